@@ -1,0 +1,32 @@
+// Package printable makes text of foreign origin fit to be shown on one line.
+package printable
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Line returns s as one line of at most limit bytes: control, format and invalid characters become a space, runs of
+// white space one space, and what is cut off is marked by "…".
+func Line(s string, limit int) string {
+	if len(s) > 8*limit+64 { // don't walk through megabytes for a line
+		s = s[:8*limit+64]
+	}
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) <= limit {
+		return s
+	}
+	const mark = "…"
+	cut := max(limit-len(mark), 0)
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + mark
+}

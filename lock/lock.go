@@ -1,0 +1,208 @@
+// Package lock takes a lease on a name: a Redsync mutex on one Redis, tried once, renewed while it is held.
+//
+// A lease is no fence. Its holder can be paused past its end, and then two believe to hold it; what is written under a
+// lease must be ordered by something else (in onetoken: versions, see package store). Nor is there a queue: a caller who
+// finds the lease taken waits for what the holder produces, not for the lease.
+package lock
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-redsync/redsync/v4"
+	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
+	"github.com/redis/go-redis/v9"
+)
+
+// ErrLost is in the chain of the error of a lease that ended before its release: it expired, or another holds it.
+var ErrLost = errors.New("lock: the lease was lost")
+
+// A BusyError says that another holds the lease. It is an ordinary outcome of [Locker.Try].
+type BusyError struct {
+	Key    string
+	Holder string        // the other's name; "" where the key isn't one of ours
+	TTL    time.Duration // until the lease ends unless it is renewed
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("lock: %s is held by %q for another %v", e.Key, e.Holder, e.TTL)
+}
+
+// An UnavailableError says that Redis didn't answer, or refused: whether the lease is free isn't known. It wraps the
+// client's error.
+type UnavailableError struct {
+	Key string
+	Err error
+}
+
+func (e *UnavailableError) Error() string { return fmt.Sprintf("lock: %s: Redis: %v", e.Key, e.Err) }
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// DefaultTimeout bounds one call of Redis: an acquire, a renewal, a release.
+const DefaultTimeout = time.Second
+
+//go:embed heal.lua
+var healSource string
+
+var healScript = redis.NewScript(healSource) // immutable
+
+// A Locker takes leases for one holder. It is safe for concurrent use; the client stays the caller's.
+type Locker struct {
+	rdb     redis.UniversalClient
+	redsync *redsync.Redsync
+	holder  string
+	timeout time.Duration
+}
+
+// New returns a Locker whose leases name holder, which must not contain "|". It does no I/O.
+func New(rdb redis.UniversalClient, holder string) (*Locker, error) {
+	switch {
+	case rdb == nil:
+		return nil, errors.New("lock: no Redis client")
+	case holder == "" || strings.Contains(holder, "|"):
+		return nil, fmt.Errorf(`lock: holder %q: it must not be empty or contain "|"`, holder)
+	}
+	return &Locker{rdb: rdb, redsync: redsync.New(goredis.NewPool(rdb)), holder: holder, timeout: DefaultTimeout}, nil
+}
+
+// Try takes the lease on key for length, once, and keeps renewing it every third of length until it is released or
+// lost. Errors: a *[BusyError] (somebody holds it), an *[UnavailableError] (Redis), ctx's cause. A key without TTL, which
+// would be held for ever, is given one of length and reported as busy.
+//
+// ctx bounds the taking alone, never what is done under the lease.
+func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Lease, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	value := l.holder + "|" + rand.Text()
+	mutex := l.redsync.NewMutex(key,
+		redsync.WithExpiry(length),
+		redsync.WithTries(1),
+		redsync.WithTimeoutFactor(min(float64(l.timeout)/float64(length), 0.5)),
+		redsync.WithGenValueFunc(func() (string, error) { return value, nil }),
+	)
+	err := mutex.TryLockContext(ctx)
+	var taken *redsync.ErrTaken
+	if errors.As(err, &taken) {
+		// Perhaps by ourselves: a client that lost the reply has sent the command again.
+		return nil, l.busy(ctx, key, length)
+	}
+	if err != nil {
+		// The key may have been set all the same, and redsync's own clean-up ran on a context that may be done.
+		l.forget(ctx, key, value)
+		return nil, &UnavailableError{Key: key, Err: err}
+	}
+	lease := &Lease{mutex: mutex, key: key, length: length, timeout: l.timeout, stop: make(chan struct{}),
+		stopped: make(chan struct{}), lost: make(chan struct{})}
+	lease.until.Store(&until{mutex.Until()})
+	go lease.renew()
+	return lease, nil
+}
+
+// busy looks who holds key.
+func (l *Locker) busy(ctx context.Context, key string, length time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	reply, err := healScript.Run(ctx, l.rdb, []string{key}, length.Milliseconds()).Slice()
+	if err != nil {
+		return &UnavailableError{Key: key, Err: err}
+	}
+	e := &BusyError{Key: key}
+	if len(reply) == 2 {
+		value, _ := reply[0].(string)
+		pttl, _ := reply[1].(int64)
+		e.Holder, _, _ = strings.Cut(value, "|")
+		e.TTL = time.Duration(max(pttl, 0)) * time.Millisecond
+	}
+	return e
+}
+
+// forget deletes key if it holds value, after an acquire of unknown outcome. Where that fails, too, the orphan ends with
+// its TTL.
+func (l *Locker) forget(ctx context.Context, key, value string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
+	defer cancel()
+	_, _ = l.redsync.NewMutex(key, redsync.WithValue(value)).UnlockContext(ctx)
+}
+
+// A Lease is held until it is released, or lost. Its methods are safe for concurrent use.
+type Lease struct {
+	mutex   *redsync.Mutex // used by renew alone, and by Release once renew has ended
+	key     string
+	length  time.Duration
+	timeout time.Duration
+	until   atomic.Pointer[until]
+	stop    chan struct{} // closed by the first Release
+	once    atomic.Bool
+	stopped chan struct{} // closed by renew
+	lost    chan struct{} // closed by renew
+}
+
+type until struct{ time.Time }
+
+// Value returns the lock key's value while this lease holds it: "<holder>|<random>".
+func (l *Lease) Value() string { return l.mutex.Value() }
+
+// Until returns when the lease ends unless it is renewed before, by this process's monotonic clock. It is no fence: a
+// process stopped right after looking wakes up with the lease in other hands.
+func (l *Lease) Until() time.Time { return l.until.Load().Time }
+
+// Lost is closed when the lease is found to be lost. What is under way should be finished all the same.
+func (l *Lease) Lost() <-chan struct{} { return l.lost }
+
+// renew extends the lease every third of its length. A Redis that doesn't answer is tried again until the lease is over.
+func (l *Lease) renew() {
+	defer close(l.stopped)
+	timer := time.NewTimer(l.length / 3)
+	defer timer.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-timer.C:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), min(l.timeout, l.length/3))
+		ok, err := l.mutex.ExtendContext(ctx)
+		cancel()
+		var taken *redsync.ErrTaken
+		switch {
+		case ok:
+			l.until.Store(&until{l.mutex.Until()})
+			timer.Reset(l.length / 3)
+		case errors.As(err, &taken) || !time.Now().Before(l.Until()):
+			close(l.lost)
+			return
+		default:
+			timer.Reset(min(l.length/10, time.Until(l.Until())))
+		}
+	}
+}
+
+// Release ends the renewal and gives the lease back. It doesn't end with the caller's ctx: a caller that is gone must
+// not leave a lock behind; it takes at most [DefaultTimeout]. The error wraps [ErrLost] where the lease had ended before,
+// or is an *[UnavailableError], after which the lock ends with its TTL. Further calls return nil and do nothing.
+func (l *Lease) Release(ctx context.Context) error {
+	if l.once.Swap(true) {
+		return nil
+	}
+	close(l.stop)
+	<-l.stopped
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
+	defer cancel()
+	ok, err := l.mutex.UnlockContext(ctx)
+	var taken *redsync.ErrTaken
+	switch {
+	case ok:
+		return nil
+	case err == nil, errors.Is(err, redsync.ErrLockAlreadyExpired), errors.As(err, &taken):
+		return fmt.Errorf("%w: %s", ErrLost, l.key)
+	default:
+		return &UnavailableError{Key: l.key, Err: err}
+	}
+}

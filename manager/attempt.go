@@ -1,0 +1,322 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/onetoken/onetoken/lock"
+	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/store"
+)
+
+// An attempt is one request to the token endpoint, under the lease, with a version of its own.
+type attempt struct {
+	flight *flight
+	env    *Env
+	lease  *lock.Lease
+	seen   *store.Record // the read that it is based on
+	log    *slog.Logger
+
+	issue store.Issue
+	at    time.Duration // when the version was issued
+}
+
+// writes is how often a write of unknown outcome is run before the callers are answered without it.
+const writes = 2
+
+// run makes the attempt and reports whether its flight is over. If not, things are no longer as they were read.
+func (a *attempt) run(ctx context.Context) (over bool) {
+	e := a.env
+	a.at = e.m.now()
+	var err error
+	a.issue, err = e.m.store.Issue(ctx, e.name, a.lease.Value(), a.seen)
+	if errors.Is(err, store.ErrLost) || errors.Is(err, store.ErrChanged) {
+		return false
+	}
+	if err != nil {
+		return a.flight.redisFailed(ctx, a.at, err)
+	}
+	if !a.flight.send() {
+		return true // nobody wants it any more
+	}
+	// From here on it is finished, whoever goes, and though the lease be lost: the answer may be the only one there is.
+	ctx = context.WithoutCancel(ctx)
+	asked := e.m.now()
+	reply, failed := e.ask(ctx)
+	took := e.m.now() - asked
+	a.log = a.log.With("version", a.issue.Version, "took_ms", took.Milliseconds())
+	a.noteLostLease()
+	if failed != nil {
+		return a.failed(ctx, failed)
+	}
+	return a.fetched(ctx, reply, took)
+}
+
+// ask asks the source, within the endpoint timeout.
+func (e *Env) ask(ctx context.Context) (*Reply, *endpoint.Error) {
+	ctx, cancel := context.WithTimeout(ctx, e.policy.EndpointTimeout)
+	defer cancel()
+	return fetch(ctx, e.source)
+}
+
+// send marks the flight as one that doesn't end with its callers, unless it has ended.
+func (f *flight) send() bool {
+	f.env.mu.Lock()
+	defer f.env.mu.Unlock()
+	select {
+	case <-f.done:
+		return false
+	default:
+	}
+	if f.env.closed {
+		return false
+	}
+	f.sent, f.waitingFor = true, "for the token endpoint, which this replica has asked"
+	return true
+}
+
+func (a *attempt) noteLostLease() {
+	select {
+	case <-a.lease.Lost():
+		a.log.Warn("the lease was lost while the token endpoint was asked", "outcome", "lease_lost")
+	default:
+	}
+}
+
+// fetched stores a token and hands it out.
+func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration) (over bool) {
+	e := a.env
+	life := e.policy.life(reply.ExpiresIn)
+	t := e.newToken(reply, a.issue, life, took)
+	var ttl time.Duration
+	err := error(store.ErrExpired)
+	sent := e.m.now()
+	if life >= minLife {
+		ttl, sent, err = a.put(ctx, life, t)
+	}
+	switch {
+	case err == nil:
+		a.log.Info("refreshed", "outcome", "stored")
+		a.stored(e.newSnapshot(t, sent+min(ttl, life)))
+		return a.flight.serveOwn(t)
+	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
+		a.log.Info("the token came too late", "outcome", "obsolete", "error", err)
+		return false
+	case errors.Is(err, store.ErrExpired):
+		return a.failed(ctx, &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token's life was over on arrival"})
+	default:
+		// Whether it is stored isn't known: the callers get it, and the write goes on until it is.
+		a.log.Warn("the token could not be stored yet", "outcome", "store_unknown", "error", err)
+		e.m.unanswered(sent, err)
+		a.stored(e.newSnapshot(t, a.at+life))
+		issue := a.issue
+		e.m.spawn(func() { e.putLater(ctx, issue, life, t) })
+		return a.flight.serveOwn(t)
+	}
+}
+
+func (e *Env) newToken(reply *Reply, at store.Issue, life, took time.Duration) *Token {
+	t := Token{
+		AccessToken: reply.AccessToken, TokenType: reply.TokenType, Scope: reply.Scope,
+		IssuedAt: at.At, ExpiresAt: at.At.Add(life),
+		Version: at.Version, RefreshedBy: e.m.replica, Took: took, Config: e.fingerprint,
+	}
+	if t.TokenType == "" {
+		t.TokenType = "Bearer"
+	}
+	return store.NewToken(t)
+}
+
+// put runs the write until its outcome is known, at most a few times.
+func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, sent time.Duration, err error) {
+	for range writes {
+		sent = a.env.m.now()
+		ttl, err = a.env.m.store.Put(ctx, a.env.name, a.issue, life, t)
+		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
+			a.env.m.answered()
+			break
+		}
+	}
+	return ttl, sent, err
+}
+
+// stored publishes the attempt's own token.
+func (a *attempt) stored(s *snapshot) {
+	e := a.env
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if judge(a.seen, e.policy, e.fingerprint) == foreign {
+		e.conflict = e.conflict.grown(e.m.now())
+	}
+	// History may have been lost between our snapshot and the version that was just issued above it.
+	e.publishLocked(s, func(old *snapshot) bool { return old.published < a.at && a.issue.Version < old.token.Version })
+}
+
+// putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try.
+func (e *Env) putLater(ctx context.Context, at store.Issue, life time.Duration, t *Token) {
+	end := e.m.now() + life
+	for pause := 250 * time.Millisecond; e.m.now() < end; pause = min(2*pause, 5*time.Second) {
+		closing := false
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-e.m.done:
+			timer.Stop()
+			closing = true
+		}
+		_, err := e.m.store.Put(ctx, e.name, at, life, t)
+		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
+			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", at.Version, "error", err)
+			e.m.answered()
+			e.look()
+			return
+		}
+		if closing {
+			return
+		}
+	}
+}
+
+// failed records a failure for the fleet and answers the callers.
+func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool) {
+	e := a.env
+	f := store.Failure{
+		Code: failed.Code, Status: failed.Status, Message: failed.Message, Version: a.issue.Version,
+		Config: e.fingerprint, Credential: e.credential, ReportedBy: e.m.replica,
+	}
+	local := f.Code == endpoint.CodeUnreachable
+	if local {
+		// Ours alone: others may be able to reach it. They hear of it when the lease is free.
+		a.release(ctx)
+		f.Attempt, f.ReportedBy = a.localAttempt(), withReporter(a.seen.Failure, e.m.replica)
+	} else {
+		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential)
+	}
+	backoff := e.policy.backoff(f.Code, f.Attempt, failed.RetryAfter)
+	recorded, now, err := a.record(ctx, f, backoff)
+	answer := &EndpointError{
+		Environment: e.name, Code: f.Code, Status: f.Status, Message: f.Message, Attempt: f.Attempt,
+		RetryAfter: backoff, Version: f.Version, ReportedBy: e.m.replica, Err: failed.Err,
+	}
+	if err == nil {
+		answer.RetryAt, answer.RetryAfter = recorded.RetryAt, recorded.RetryAt.Sub(now)
+	}
+	a.log.Warn("no token", "outcome", "failed", "code", f.Code, "status", f.Status, "attempt", f.Attempt,
+		"retry_at", answer.RetryAt, "error", answer)
+	if errors.Is(err, store.ErrOlder) && !local {
+		return false // something newer is there: that is the answer
+	}
+	if local || err != nil { // nobody else knows: this replica holds back by itself
+		e.holdBack(answer, f.Attempt)
+	}
+	a.flight.fail(answer, f.Version, backoff)
+	return true
+}
+
+// record writes the failure, and runs the write again where its outcome isn't known.
+func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Duration) (*store.Failure, time.Time, error) {
+	keep := 2 * a.env.policy.longestOf(f.Code)
+	for n := 1; ; n++ {
+		recorded, now, err := a.env.m.store.Fail(ctx, a.env.name, f, backoff, keep)
+		if unknown := (*store.StatusError)(nil); n == writes || !errors.As(err, &unknown) {
+			return recorded, now, err
+		}
+	}
+}
+
+// localAttempt continues this replica's own row or, once so many couldn't reach the endpoint that it binds all, theirs.
+func (a *attempt) localAttempt() int {
+	a.env.mu.Lock()
+	defer a.env.mu.Unlock()
+	n := a.env.local.attempt + 1
+	if prev := a.seen.Failure; prev != nil && prev.Code == endpoint.CodeUnreachable && len(reporters(prev)) >= unreachableQuorum {
+		n = max(n, prev.Attempt+1)
+	}
+	return n
+}
+
+// holdBack keeps this replica from the endpoint, and nobody else.
+func (e *Env) holdBack(err *EndpointError, attempt int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err}
+}
+
+// release gives the lease back, once.
+func (a *attempt) release(ctx context.Context) {
+	if err := a.lease.Release(ctx); err != nil {
+		a.log.Warn("the lease could not be released", "outcome", "release_failed", "error", err)
+	}
+}
+
+// after returns e as it is d before the next try.
+func (e *EndpointError) after(d time.Duration) *EndpointError {
+	c := *e
+	c.RetryAfter = d
+	return &c
+}
+
+// endpointError makes an error of a shared failure, read when Redis's clock was now.
+func (e *Env) endpointError(f *store.Failure, now time.Time) *EndpointError {
+	return &EndpointError{
+		Environment: e.name, Code: f.Code, Status: f.Status, Message: f.Message, Attempt: f.Attempt,
+		RetryAt: f.RetryAt, RetryAfter: f.RetryAt.Sub(now), Version: f.Version, ReportedBy: f.ReportedBy,
+	}
+}
+
+// aloneEvery is how often a replica may fetch a token for itself while Redis is away.
+const aloneEvery = 10 * time.Second
+
+// alone fetches a token that isn't shared, while Redis is away, at a bounded rate, for a replica that has none. It reports
+// whether the flight is over.
+func (f *flight) alone(ctx context.Context) (over bool) {
+	e := f.env
+	start, at := e.m.wall(), e.m.now()
+	if !f.mayGoAlone(at) {
+		return false
+	}
+	if !f.send() {
+		return true
+	}
+	reply, failed := e.ask(context.WithoutCancel(ctx))
+	took := e.m.now() - at
+	if failed != nil {
+		f.failAlone(failed)
+		return true
+	}
+	life := e.policy.life(reply.ExpiresIn)
+	e.log.Warn("refreshed without Redis", "outcome", "alone", "took_ms", took.Milliseconds())
+	t := e.newToken(reply, store.Issue{At: start}, life, took)
+	e.mu.Lock()
+	e.publishLocked(e.newSnapshot(t, at+life), func(*snapshot) bool { return false })
+	e.mu.Unlock()
+	return f.serveOwn(t)
+}
+
+// mayGoAlone takes the one place in aloneEvery.
+func (f *flight) mayGoAlone(now time.Duration) bool {
+	e := f.env
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now < e.aloneAt || now < e.local.until || e.usableLocked(anyVersion) != nil {
+		return false
+	}
+	e.aloneAt = now + aloneEvery
+	return true
+}
+
+func (f *flight) failAlone(failed *endpoint.Error) {
+	e := f.env
+	e.mu.Lock()
+	attempt := e.local.attempt + 1
+	e.mu.Unlock()
+	answer := &EndpointError{
+		Environment: e.name, Code: failed.Code, Status: failed.Status, Message: failed.Message, Attempt: attempt,
+		RetryAfter: e.policy.backoff(failed.Code, attempt, failed.RetryAfter), ReportedBy: e.m.replica, Err: failed.Err,
+	}
+	e.log.Warn("no token, and no Redis", "outcome", "failed", "code", answer.Code, "error", answer)
+	e.holdBack(answer, attempt)
+	f.fail(answer, 0, answer.RetryAfter)
+}

@@ -1,0 +1,305 @@
+package manager
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/internal/secret"
+	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/store"
+)
+
+// Aliases, so that a program needs to import this package alone.
+type (
+	// Secret is text that doesn't print; Reveal returns it.
+	Secret = secret.Secret
+	// Token is an access token with its version and life. It is immutable and may be shared.
+	Token = store.Token
+	// Version orders an environment's tokens and failures.
+	Version = store.Version
+	// AuthMethod is how the client authenticates to the token endpoint.
+	AuthMethod = endpoint.AuthMethod
+	// Reply is what a [Source] returns.
+	Reply = endpoint.Reply
+)
+
+// The client authentication methods.
+const (
+	ClientSecretBasic = endpoint.ClientSecretBasic
+	ClientSecretPost  = endpoint.ClientSecretPost
+)
+
+// NewSecret returns a Secret that holds s.
+func NewSecret(s string) Secret { return secret.New(s) }
+
+// Config configures a [Manager].
+type Config struct {
+	// Redis is shared by the fleet: a plain, Sentinel or Cluster client. It stays the caller's, who closes it after the
+	// manager. Calls get deadlines of a second, which the client only obeys with ContextTimeoutEnabled; the README
+	// has the options that make an unreachable Redis noticed quickly.
+	Redis redis.UniversalClient
+
+	// Environments by name ([A-Za-z0-9._-]{1,128}); at least one.
+	Environments map[string]Environment
+
+	Namespace string       // of the keys in Redis; default "onetoken"
+	Replica   string       // this process's name in Redis and in logs; default host:pid
+	Logger    *slog.Logger // default: nothing is logged
+	Codec     store.Codec  // seals secrets in Redis; default: they are stored as they are
+
+	// WallClock is this machine's clock, default [time.Now]. Nothing is decided by it but whether it and the monotonic
+	// clock have parted: a suspended machine, a stepped clock.
+	WallClock func() time.Time
+}
+
+// An Environment is one OAuth2 client at one token endpoint. Its zero fields mean the documented defaults.
+type Environment struct {
+	// BaseURL is the API's. The token URL is BaseURL without a trailing "/api/v2" (and slashes), plus
+	// "/oauth2/v1/token"; and [Manager.Client] adds the token to requests for BaseURL's origin only.
+	BaseURL string
+	// TokenURL sets the token endpoint outright.
+	TokenURL string
+	// AllowHTTP permits plain http to hosts other than loopback.
+	AllowHTTP bool
+
+	ClientID     string
+	ClientSecret Secret
+	AuthMethod   AuthMethod // default client_secret_basic
+	Scopes       []string
+	Params       url.Values        // further form parameters: audience, resource, …
+	SecretParams map[string]Secret // the same for values that are secret: they take no part in the fingerprint
+	HTTPClient   *http.Client      // for the token endpoint: a proxy, a CA. Redirects are never followed.
+
+	// Source fetches the token in place of the client_credentials grant. Then only Policy, and what the fingerprint is
+	// made of, is used of the environment; SourceID must tell tokens of one kind from those of another.
+	Source   Source
+	SourceID string
+
+	// Origins are those that [Manager.Client] adds the token for, as "https://host[:port]". Default: BaseURL's; where
+	// there is no BaseURL either, any.
+	Origins []string
+
+	Policy
+}
+
+// Outage is what a replica without a usable token does while Redis is away.
+type Outage string
+
+// The outage policies.
+const (
+	OutageFail         Outage = "fail"          // return an error that says so; the default
+	OutageRefreshAlone Outage = "refresh_alone" // fetch a token of its own, at a bounded rate, and don't share it
+)
+
+// Backoff is the pause after a failure: Min, doubling with each further one, up to Max.
+type Backoff struct{ Min, Max time.Duration }
+
+// Policy says when a token is refreshed and what happens when it can't be. Zero fields mean the defaults.
+type Policy struct {
+	ExpiryMargin    time.Duration // a token with less life left isn't handed out; default min(10 s, max(10 % of life, 1 s), half the life)
+	RefreshAt       float64       // the part of its life after which a token is refreshed behind its users; default 0.8
+	Lease           time.Duration // of the lock, renewed every third; default 6 s
+	EndpointTimeout time.Duration // of one request to the token endpoint; default 10 s
+	ConnectTimeout  time.Duration // of its connection; default 3 s
+	Backoff         Backoff       // after a transient failure; default 1 s to 60 s
+	BackoffRefused  Backoff       // after an RFC 6749 error; default 15 s to 2 min
+	RetryAfterMax   time.Duration // longest Retry-After that is obeyed; default 15 min
+	DefaultLife     time.Duration // of a token without expires_in; default 5 min
+	MaxLife         time.Duration // longest life that is believed; default 30 days
+	KeepWarm        bool          // refresh without being asked for the token
+	Outage          Outage        // default [OutageFail]
+}
+
+const (
+	minLease = time.Second
+	maxLease = 10 * time.Minute
+)
+
+// withDefaults returns p with its zero fields filled in, or an error that names the setting at fault.
+func (p Policy) withDefaults() (Policy, error) {
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}{
+		{"expiry_margin", &p.ExpiryMargin, 0},
+		{"lease", &p.Lease, 6 * time.Second},
+		{"endpoint_timeout", &p.EndpointTimeout, 10 * time.Second},
+		{"connect_timeout", &p.ConnectTimeout, endpoint.DefaultConnectTimeout},
+		{"backoff.min", &p.Backoff.Min, time.Second},
+		{"backoff.max", &p.Backoff.Max, 60 * time.Second},
+		{"backoff_refused.min", &p.BackoffRefused.Min, 15 * time.Second},
+		{"backoff_refused.max", &p.BackoffRefused.Max, 2 * time.Minute},
+		{"retry_after_max", &p.RetryAfterMax, 15 * time.Minute},
+		{"default_life", &p.DefaultLife, 5 * time.Minute},
+		{"max_life", &p.MaxLife, 30 * 24 * time.Hour},
+	} {
+		if *d.value < 0 {
+			return p, fmt.Errorf("%s: %v is negative", d.name, *d.value)
+		}
+		*d.value = cmp.Or(*d.value, d.def)
+	}
+	p.RefreshAt = cmp.Or(p.RefreshAt, 0.8)
+	p.Outage = cmp.Or(p.Outage, OutageFail)
+	switch {
+	case p.Lease < minLease || p.Lease > maxLease:
+		return p, fmt.Errorf("lease: %v is not between %v and %v", p.Lease, minLease, maxLease)
+	case !(p.RefreshAt >= 0.5 && p.RefreshAt < 1):
+		return p, fmt.Errorf("refresh_at: %v is not between 0.5 and 1 (50%% and 100%% of the life)", p.RefreshAt)
+	case p.Backoff.Max < p.Backoff.Min:
+		return p, fmt.Errorf("backoff: max %v is shorter than min %v", p.Backoff.Max, p.Backoff.Min)
+	case p.BackoffRefused.Max < p.BackoffRefused.Min:
+		return p, fmt.Errorf("backoff_refused: max %v is shorter than min %v", p.BackoffRefused.Max, p.BackoffRefused.Min)
+	case p.DefaultLife < minLife || p.MaxLife < minLife:
+		return p, fmt.Errorf("default_life, max_life: at least %v", minLife)
+	case p.Outage != OutageFail && p.Outage != OutageRefreshAlone:
+		return p, fmt.Errorf("outage: %q is not one of %s, %s", p.Outage, OutageFail, OutageRefreshAlone)
+	}
+	return p, nil
+}
+
+// tokenURL applies the rule of [Environment.BaseURL].
+func (e Environment) tokenURL() string {
+	if e.TokenURL != "" || e.BaseURL == "" {
+		return e.TokenURL
+	}
+	base := strings.TrimRight(e.BaseURL, "/")
+	return strings.TrimRight(strings.TrimSuffix(base, "/api/v2"), "/") + "/oauth2/v1/token"
+}
+
+// resolve returns e with its defaults, its source and its fingerprint, or an error that names the setting at fault.
+func (e Environment) resolve() (resolved, error) {
+	var r resolved
+	var err error
+	if r.policy, err = e.Policy.withDefaults(); err != nil {
+		return r, err
+	}
+	if r.origins, err = e.origins(); err != nil {
+		return r, err
+	}
+	r.source = e.Source
+	if r.source == nil {
+		if e.tokenURL() == "" {
+			return r, errors.New("base_url or token_url is missing")
+		}
+		r.source, err = endpoint.New(endpoint.Config{
+			TokenURL:       e.tokenURL(),
+			AllowHTTP:      e.AllowHTTP,
+			ClientID:       e.ClientID,
+			ClientSecret:   e.ClientSecret,
+			AuthMethod:     e.AuthMethod,
+			Scopes:         slices.Clone(e.Scopes),
+			Params:         cloneValues(e.Params),
+			SecretParams:   maps.Clone(e.SecretParams),
+			HTTPClient:     e.HTTPClient,
+			ConnectTimeout: r.policy.ConnectTimeout,
+		})
+		if err != nil {
+			return r, err
+		}
+	}
+	r.fingerprint, r.credential = e.fingerprint(), e.credentialDigest()
+	return r, nil
+}
+
+// resolved is an environment ready for use.
+type resolved struct {
+	policy      Policy
+	source      Source
+	origins     []string // nil: any
+	fingerprint string
+	credential  string
+}
+
+func cloneValues(v url.Values) url.Values {
+	c := make(url.Values, len(v))
+	for name, values := range v {
+		c[name] = slices.Clone(values)
+	}
+	return c
+}
+
+// origins returns the origins that a token may be sent to, nil for any.
+func (e Environment) origins() ([]string, error) {
+	list := e.Origins
+	if len(list) == 0 && e.BaseURL != "" {
+		list = []string{e.BaseURL}
+	}
+	var origins []string
+	for _, raw := range list {
+		u, err := url.Parse(raw)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, fmt.Errorf("base_url, origins: %q is no absolute http or https URL", raw)
+		}
+		origins = append(origins, origin(u))
+	}
+	return origins, nil
+}
+
+// fingerprint is a digest of all that decides which token comes back, and of no secret.
+func (e Environment) fingerprint() string {
+	scopes := slices.Compact(slices.Sorted(slices.Values(e.Scopes)))
+	parts := []string{"client_credentials", e.tokenURL(), e.ClientID, strings.Join(scopes, " ")}
+	if e.Source != nil {
+		parts[0] = "source " + e.SourceID
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
+		for _, value := range e.Params[name] {
+			parts = append(parts, name, value)
+		}
+	}
+	return digest(parts)[:16]
+}
+
+// credentialDigest is 16 bits of a digest of the secret: enough to tell an old secret from a new one, too short to test
+// guesses against.
+func (e Environment) credentialDigest() string {
+	parts := []string{"credential", e.ClientSecret.Reveal()}
+	for _, name := range slices.Sorted(maps.Keys(e.SecretParams)) {
+		parts = append(parts, name, e.SecretParams[name].Reveal())
+	}
+	return digest(parts)[:4]
+}
+
+// digest hashes parts with their lengths, so that no two lists look alike.
+func digest(parts []string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		_ = binary.Write(h, binary.BigEndian, uint64(len(p)))
+		_, _ = h.Write([]byte(p))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// defaultReplica returns host:pid.
+func defaultReplica() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s:%d", host, os.Getpid())
+}
+
+// checkReplica refuses names that would break a list or a line of Redis's.
+func checkReplica(name string) error {
+	if name == "" || len(name) > 128 || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r > '~' || r == '|' || r == ',' || r == '"' || r == '\\'
+	}) {
+		return fmt.Errorf(`replica: %.150q is not 1 to 128 printable ASCII characters without space, "|", "," or quotes`, name)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package manager
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/store"
+)
+
+// unreachableQuorum is how many replicas in a row must fail to reach the endpoint before that binds all.
+const unreachableQuorum = 3
+
+// A view is all that the next step of a flight depends on: what was read, who reads it and what is asked for.
+type view struct {
+	record      *store.Record
+	policy      Policy
+	fingerprint string
+	credential  string
+
+	above        Version       // a version above this one is asked for
+	failureIsOld bool          // an explicit refresh was called after the failure
+	explicit     bool          // an explicit refresh is asked for
+	hasUsable    bool          // this replica has a token that it can hand out
+	localPause   time.Duration // how long this replica holds back from an endpoint that it can't reach
+	replaceAfter time.Duration // how old a token of another configuration must be to be replaced
+}
+
+// A step is what a flight does next.
+type step int
+
+const (
+	stepServe    step = iota // the token read is the answer
+	stepFail                 // the failure read is the answer
+	stepHoldBack             // this replica can't reach the endpoint, and nobody else is at it
+	stepYield                // a token of another configuration is stored, and this replica can do without its own
+	stepWait                 // another is at it, or it is too early: look again later
+	stepAcquire              // try the lease
+)
+
+// A decision is a step with, for stepWait, how long at most.
+type decision struct {
+	step  step
+	pause time.Duration
+}
+
+// decide is the whole of the flow's policy. A failure comes before a held lock: those who wait for its holder get its
+// answer though the holder hasn't released yet.
+func decide(v view) decision {
+	r := v.record
+	what := judge(r, v.policy, v.fingerprint)
+	switch {
+	case what == usable && r.Token.Version > v.above:
+		return decision{step: stepServe}
+	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
+		return decision{step: stepFail}
+	case r.Lock != nil && r.Lock.TTL >= 0:
+		return decision{stepWait, r.Lock.TTL}
+	case what == foreign && v.hasUsable && !v.explicit:
+		return decision{step: stepYield}
+	case what == foreign && r.Now.Sub(r.Token.IssuedAt) < v.replaceAfter:
+		return decision{stepWait, min(v.replaceAfter-r.Now.Sub(r.Token.IssuedAt), v.replaceAfter)}
+	case v.localPause > 0 && !v.explicit:
+		return decision{step: stepHoldBack}
+	default:
+		return decision{step: stepAcquire}
+	}
+}
+
+// binds reports whether the failure in r keeps a replica with the fingerprint and credential from asking the endpoint.
+func binds(r *store.Record, p Policy, fingerprint, credential string) bool {
+	f := r.Failure
+	if f == nil {
+		return false
+	}
+	rest := f.RetryAt.Sub(r.Now)
+	switch {
+	case rest <= 0 || rest > p.longest(): // over, or nothing that we could have written
+		return false
+	case f.Code == endpoint.CodeUnreachable:
+		return len(reporters(f)) >= unreachableQuorum
+	case endpoint.IsRefusal(f.Code):
+		return f.Config == fingerprint && f.Credential == credential
+	default:
+		return true
+	}
+}
+
+// reporters are the replicas that a failure to reach the endpoint names.
+func reporters(f *store.Failure) []string {
+	if f.ReportedBy == "" {
+		return nil
+	}
+	return strings.Split(f.ReportedBy, ",")
+}
+
+// withReporter returns the last few different replicas in a row that couldn't reach the endpoint, this one last.
+func withReporter(prev *store.Failure, replica string) string {
+	var names []string
+	if prev != nil && prev.Code == endpoint.CodeUnreachable {
+		names = slices.DeleteFunc(reporters(prev), func(n string) bool { return n == replica })
+	}
+	names = append(names, replica)
+	return strings.Join(names[max(len(names)-unreachableQuorum, 0):], ",")
+}
+
+// attemptNumber continues the row of failures that prev belongs to.
+func attemptNumber(prev *store.Failure, fingerprint, credential string) int {
+	if prev == nil || prev.Code == endpoint.CodeUnreachable || prev.Config != fingerprint || prev.Credential != credential {
+		return 1
+	}
+	return prev.Attempt + 1
+}
+
+// A conflict remembers how long this replica waits before it replaces a token of another configuration.
+type conflict struct {
+	pause    time.Duration
+	replaced time.Duration // when it last did; 0: never
+}
+
+const (
+	conflictMin = time.Second
+	conflictMax = time.Minute
+)
+
+// wait returns how old a foreign token must be, now.
+func (c conflict) wait(now time.Duration) time.Duration {
+	if c.replaced == 0 || now-c.replaced > 2*conflictMax {
+		return conflictMin
+	}
+	return c.pause
+}
+
+// grown is c after another replacement.
+func (c conflict) grown(now time.Duration) conflict {
+	return conflict{pause: min(2*c.wait(now), conflictMax), replaced: now}
+}

@@ -1,0 +1,381 @@
+// Package endpoint asks an OAuth 2.0 token endpoint for an access token (RFC 6749 §3.2) with the client_credentials
+// grant (§4.4).
+//
+// It makes the request itself rather than through golang.org/x/oauth2, whose errors repeat the reply's body, whose
+// decoder refuses an expires_in of 3600.0, and which counts a token's life from after the reply.
+package endpoint
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/onetoken/onetoken/internal/printable"
+	"github.com/onetoken/onetoken/internal/secret"
+	"github.com/onetoken/onetoken/store"
+)
+
+// An AuthMethod is how a client authenticates (OpenID Connect Core §9 has the names, RFC 6749 §2.3.1 the rules).
+type AuthMethod string
+
+// The methods.
+const (
+	ClientSecretBasic AuthMethod = "client_secret_basic" // in a Basic header; the default
+	ClientSecretPost  AuthMethod = "client_secret_post"  // in the form
+)
+
+// Defaults of a [Config].
+const (
+	DefaultConnectTimeout = 3 * time.Second
+	maxReply              = 1 << 20
+)
+
+// Config says which token is asked for, where and as whom.
+type Config struct {
+	TokenURL     string // https, or http on loopback
+	AllowHTTP    bool   // http elsewhere, too
+	ClientID     string
+	ClientSecret secret.Secret
+	AuthMethod   AuthMethod // default [ClientSecretBasic]
+	Scopes       []string
+	Params       url.Values               // further form parameters: audience, resource, …
+	SecretParams map[string]secret.Secret // further form parameters whose values are secrets
+	HTTPClient   *http.Client             // for a proxy or a CA; its redirect policy and cookie jar are not used
+
+	// ConnectTimeout bounds the connection including TLS where HTTPClient is nil; default [DefaultConnectTimeout].
+	ConnectTimeout time.Duration
+}
+
+// A Reply is a token endpoint's successful answer (RFC 6749 §5.1).
+type Reply struct {
+	AccessToken secret.Secret
+	TokenType   string        // "Bearer" where the endpoint gave none
+	Scope       string        // "" where the endpoint gave none
+	ExpiresIn   time.Duration // 0 or less where the endpoint gave none that means anything
+}
+
+// An Error says why there was no token. Its text never contains the reply's body but its error code and a cleaned,
+// shortened error_description (RFC 6749 §5.2).
+type Error struct {
+	// Code is an error code of RFC 6749 §5.2 where the endpoint refused the request; else "http_<status>", "timeout"
+	// (after connecting), "unreachable" (the connection failed: dial, DNS, TLS) or "bad_reply" (no token in it).
+	Code       string
+	Status     int           // of the HTTP response; 0 where there was none
+	Message    string        // one line for people
+	RetryAfter time.Duration // as the endpoint asked (RFC 9110 §10.2.3); 0 where it didn't
+	Err        error         // what lies behind it, for errors.Is; not printed
+}
+
+// Codes that are not the endpoint's own.
+const (
+	CodeTimeout     = "timeout"
+	CodeUnreachable = store.CodeUnreachable
+	CodeBadReply    = "bad_reply"
+)
+
+func (e *Error) Error() string { return "token endpoint: " + e.Text() }
+
+// Text is the error without a prefix: its code and message.
+func (e *Error) Text() string {
+	if e.Message == "" {
+		return e.Code
+	}
+	return e.Code + ": " + e.Message
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Refused reports whether the endpoint refused the request itself: repeating it brings nothing until somebody mends
+// the configuration.
+func (e *Error) Refused() bool { return IsRefusal(e.Code) }
+
+// IsRefusal reports whether code is one of RFC 6749 §5.2, or RFC 8707's invalid_target.
+func IsRefusal(code string) bool { return slices.Contains(refusals, code) }
+
+var refusals = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+	"invalid_scope", "invalid_target",
+}
+
+// A Client asks one endpoint for one kind of token. It is safe for concurrent use.
+type Client struct {
+	config Config
+	http   *http.Client
+}
+
+// New returns a Client, or an error that names the setting at fault. It does no I/O.
+func New(c Config) (*Client, error) {
+	c.AuthMethod = cmp.Or(c.AuthMethod, ClientSecretBasic)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, DefaultConnectTimeout)
+	if err := checkURL(c.TokenURL, c.AllowHTTP); err != nil {
+		return nil, fmt.Errorf("token_url: %w", err)
+	}
+	switch {
+	case c.ClientID == "":
+		return nil, errors.New("client_id is missing")
+	case c.ClientSecret.IsEmpty():
+		return nil, errors.New("client_secret is missing")
+	case c.AuthMethod != ClientSecretBasic && c.AuthMethod != ClientSecretPost:
+		return nil, fmt.Errorf("auth_method %q is not one of %s, %s", c.AuthMethod, ClientSecretBasic, ClientSecretPost)
+	}
+	for _, s := range c.Scopes {
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			return nil, fmt.Errorf("scopes: %q is no scope (RFC 6749 §3.3)", s)
+		}
+	}
+	for _, name := range slices.Concat(slices.Sorted(maps.Keys(c.Params)), slices.Sorted(maps.Keys(c.SecretParams))) {
+		switch name {
+		case "grant_type", "client_id", "client_secret", "scope", "":
+			return nil, fmt.Errorf("params: %q has a setting of its own", name)
+		}
+	}
+	return &Client{config: c, http: httpClient(c)}, nil
+}
+
+func checkURL(raw string, allowHTTP bool) error {
+	u, err := url.Parse(raw)
+	switch {
+	case raw == "":
+		return errors.New("is missing")
+	case err != nil:
+		return errors.New("is no URL") // the parser's error repeats it, with what may be in its query
+	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		return errors.New("is no absolute http or https URL")
+	case u.User != nil:
+		return errors.New("must not hold credentials")
+	case u.Fragment != "":
+		return errors.New("must not have a fragment (RFC 6749 §3.2)")
+	case u.Scheme == "http" && !allowHTTP && !isLoopback(u.Hostname()):
+		return fmt.Errorf("plain http to %s would show the client secret to the network: use https, or set allow_http",
+			printable.Line(u.Hostname(), 100))
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// httpClient returns a client that follows no redirect (credentials would travel) and keeps no cookie.
+func httpClient(c Config) *http.Client {
+	client := &http.Client{}
+	if c.HTTPClient != nil {
+		*client = *c.HTTPClient
+	} else {
+		dialer := &net.Dialer{Timeout: c.ConnectTimeout}
+		client.Transport = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            dialer.DialContext,
+			TLSHandshakeTimeout:    c.ConnectTimeout,
+			ForceAttemptHTTP2:      true,
+			DisableKeepAlives:      true, // asked once in a token's life: a kept connection would be a dead one
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	client.Jar = nil
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client
+}
+
+// Fetch asks for a token, once. ctx bounds the whole exchange. The error is an *[Error].
+func (c *Client) Fetch(ctx context.Context) (*Reply, error) {
+	connected := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }})
+	resp, err := c.http.Do(c.request(ctx))
+	if err != nil {
+		return nil, transportError(err, connected)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err != nil {
+		return nil, transportError(err, true)
+	}
+	return c.read(resp, body)
+}
+
+func (c *Client) request(ctx context.Context) *http.Request {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if len(c.config.Scopes) > 0 {
+		form.Set("scope", strings.Join(c.config.Scopes, " "))
+	}
+	for name, values := range c.config.Params {
+		form[name] = values
+	}
+	for name, value := range c.config.SecretParams {
+		form.Set(name, value.Reveal())
+	}
+	if c.config.AuthMethod == ClientSecretPost {
+		form.Set("client_id", c.config.ClientID)
+		form.Set("client_secret", c.config.ClientSecret.Reveal())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.config.TokenURL, strings.NewReader(form.Encode()))
+	if err != nil {
+		panic(err) // New has parsed the URL
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "onetoken")
+	if c.config.AuthMethod == ClientSecretBasic {
+		// RFC 6749 §2.3.1: both are form-encoded first
+		req.SetBasicAuth(url.QueryEscape(c.config.ClientID), url.QueryEscape(c.config.ClientSecret.Reveal()))
+	}
+	return req
+}
+
+// transportError tells a failed connection, which is this replica's own, from one that broke after the request was sent.
+func transportError(err error, connected bool) *Error {
+	cause := err
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		cause = u.Err // the outer one repeats the URL
+	}
+	e := &Error{Err: err}
+	var timeout net.Error
+	switch timedOut := errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout(); {
+	case !connected && timedOut:
+		e.Code, e.Message = CodeUnreachable, "no connection in time"
+	case !connected:
+		e.Code, e.Message = CodeUnreachable, printable.Line(cause.Error(), 200)
+	case timedOut:
+		e.Code, e.Message = CodeTimeout, "no answer in time"
+	default:
+		e.Code, e.Message = CodeBadReply, "the connection broke before the answer was complete"
+	}
+	return e
+}
+
+// read turns a response into a reply or an error.
+func (c *Client) read(resp *http.Response, body []byte) (*Reply, error) {
+	tooLong := len(body) > maxReply
+	var members map[string]json.RawMessage
+	isObject := !tooLong && json.Unmarshal(body, &members) == nil && members != nil
+	code, description := str(members["error"]), str(members["error_description"])
+	failed := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
+	refused := IsRefusal(code)
+	switch {
+	case refused && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
+		failed.Code, failed.Message = code, c.clean(description)
+		return nil, failed
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		failed.Code = "http_" + strconv.Itoa(resp.StatusCode)
+		failed.Message = http.StatusText(resp.StatusCode)
+		if code != "" {
+			failed.Message = c.clean(code + " " + description)
+		}
+		return nil, failed
+	}
+	failed.Code = CodeBadReply
+	switch {
+	case tooLong:
+		failed.Message = "the reply is longer than 1 MiB"
+	case !isObject:
+		failed.Message = "the reply is no JSON object" + contentType(resp)
+	case code != "":
+		failed.Message = c.clean("status 200 with an error: " + code + " " + description)
+	default:
+		reply, err := parse(members)
+		if err == nil {
+			return reply, nil
+		}
+		failed.Message = err.Error()
+	}
+	return nil, failed
+}
+
+func contentType(resp *http.Response) string {
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return " but " + printable.Line(media, 60)
+}
+
+// clean makes one short line of the endpoint's text, without our own secrets where it repeats them.
+func (c *Client) clean(s string) string {
+	for _, hidden := range append(slices.Collect(maps.Values(c.config.SecretParams)), c.config.ClientSecret) {
+		if text := hidden.Reveal(); text != "" {
+			s = strings.ReplaceAll(s, text, hidden.String())
+			s = strings.ReplaceAll(s, url.QueryEscape(text), hidden.String())
+		}
+	}
+	return printable.Line(s, 200)
+}
+
+// str returns a JSON string's text, "" for anything else.
+func str(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+func parse(members map[string]json.RawMessage) (*Reply, error) {
+	token := str(members["access_token"])
+	r := &Reply{
+		AccessToken: secret.New(token),
+		TokenType:   cmp.Or(str(members["token_type"]), "Bearer"),
+		Scope:       printable.Line(str(members["scope"]), 4096),
+		ExpiresIn:   expiresIn(members["expires_in"]),
+	}
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Check returns an error unless the access token and its type may be put in a header. An empty type passes: it means
+// Bearer.
+func (r *Reply) Check() error {
+	err := store.CheckAccessToken(r.AccessToken.Reveal())
+	if err == nil && r.TokenType != "" {
+		err = store.CheckTokenType(r.TokenType)
+	}
+	if err != nil {
+		return fmt.Errorf("in the reply: %w", err)
+	}
+	return nil
+}
+
+// expiresIn reads a number of seconds: an integer, a float, or a string of either; 0 for anything else.
+func expiresIn(raw json.RawMessage) time.Duration {
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(cmp.Or(str(raw), string(raw))), 64)
+	if err != nil && !math.IsInf(seconds, 1) || math.IsNaN(seconds) || seconds <= 0 {
+		return 0
+	}
+	const most = 100 * 365 * 24 * 3600 // in a Duration's range
+	return time.Duration(min(seconds, most) * float64(time.Second))
+}
+
+// retryAfter reads a Retry-After header (RFC 9110 §10.2.3): seconds, or a date, which counts from the response's own Date.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	if v == "" {
+		return 0
+	}
+	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return max(at.Sub(now), 0)
+}

@@ -1,0 +1,108 @@
+package manager
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/onetoken/onetoken/manager/endpoint"
+)
+
+// ErrClosed is returned once [Manager.Close] was called.
+var ErrClosed = errors.New("onetoken: the manager is closed")
+
+// A ConfigError says which setting of a [Config] is at fault.
+type ConfigError struct {
+	Environment string // "" where it isn't about one
+	Err         error
+}
+
+func (e *ConfigError) Error() string {
+	if e.Environment == "" {
+		return "onetoken: " + e.Err.Error()
+	}
+	return fmt.Sprintf("onetoken: environment %s: %v", e.Environment, e.Err)
+}
+
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// An UnknownEnvironmentError names an environment that isn't configured, and those that are.
+type UnknownEnvironmentError struct {
+	Environment string
+	Known       []string // sorted
+}
+
+func (e *UnknownEnvironmentError) Error() string {
+	known := e.Known
+	const most = 10
+	more := ""
+	if len(known) > most {
+		known, more = known[:most], fmt.Sprintf(" and %d more", len(known)-most)
+	}
+	return fmt.Sprintf("onetoken: unknown environment %.128q; configured: %s%s", e.Environment, strings.Join(known, ", "), more)
+}
+
+// A RedisError says that there is no usable token and Redis can't be asked for one. It wraps the client's error.
+type RedisError struct {
+	Environment string
+	Err         error
+}
+
+func (e *RedisError) Error() string {
+	return fmt.Sprintf("onetoken: %s: no usable token, and Redis is away: %v", e.Environment, e.Err)
+}
+
+func (e *RedisError) Unwrap() error { return e.Err }
+
+// An EndpointError says that the token endpoint refused, failed or can't be reached, and when it is asked again. It is
+// the answer of one attempt, perhaps another replica's.
+type EndpointError struct {
+	Environment string
+	Code        string // an RFC 6749 §5.2 error code, or http_<status>, timeout, unreachable, bad_reply
+	Status      int    // of the HTTP response; 0 where there was none
+	Message     string
+	Attempt     int       // of a row of failures, from 1
+	RetryAt     time.Time // Redis's clock; nobody asks before. The zero time where Redis is away
+	RetryAfter  time.Duration
+	Version     Version // of the attempt
+	ReportedBy  string  // the replica that asked
+	Err         error   // what lies behind it where this process asked; not printed
+}
+
+func (e *EndpointError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "onetoken: %s: the token endpoint ", e.Environment)
+	switch {
+	case e.Code == endpoint.CodeUnreachable:
+		b.WriteString("can't be reached")
+	case endpoint.IsRefusal(e.Code):
+		b.WriteString("refused")
+	default:
+		b.WriteString("failed")
+	}
+	fmt.Fprintf(&b, ": %s", e.Code)
+	if e.Message != "" {
+		fmt.Fprintf(&b, " (%s)", e.Message)
+	}
+	if !e.RetryAt.IsZero() {
+		fmt.Fprintf(&b, "; next try at %s (in %v)", e.RetryAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
+			max(e.RetryAfter, 0).Round(100*time.Millisecond))
+	}
+	return b.String()
+}
+
+func (e *EndpointError) Unwrap() error { return e.Err }
+
+// A WaitError says what a caller was waiting for when its context ended. It wraps the context's cause.
+type WaitError struct {
+	Environment string
+	Waiting     string // one phrase: "for replica-7, which is refreshing", …
+	Err         error
+}
+
+func (e *WaitError) Error() string {
+	return fmt.Sprintf("onetoken: %s: %v while waiting %s", e.Environment, e.Err, e.Waiting)
+}
+
+func (e *WaitError) Unwrap() error { return e.Err }

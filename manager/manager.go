@@ -1,0 +1,217 @@
+// Package manager keeps one OAuth2 access token per environment, shared by a fleet through Redis.
+//
+// Any replica can refresh a token, exactly one does, and the others have the new one a moment later. A [Manager] answers
+// from a snapshot in memory; behind it a token is refreshed before it ends, so that nobody waits for one while there is
+// a valid one. A failing endpoint is asked once per backoff by the whole fleet, and a Redis that is gone doesn't take a
+// valid token away.
+//
+//	m, err := manager.New(manager.Config{
+//		Redis: rdb,
+//		Environments: map[string]manager.Environment{
+//			"prod": {BaseURL: "https://app.campaignflow.com.au/api/v2", ClientID: id, ClientSecret: manager.NewSecret(secret)},
+//		},
+//	})
+//	defer m.Close()
+//	tok, err := m.Token(ctx, "prod")
+//
+// The lock is a lease, not a fence: a paused holder can come back late. What orders the writes is the version that is
+// issued to each attempt (see package store).
+package manager
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/onetoken/onetoken/lock"
+	"github.com/onetoken/onetoken/store"
+)
+
+// A Manager hands out the tokens of its environments. It is safe for concurrent use.
+type Manager struct {
+	store   *store.Store
+	locker  *lock.Locker
+	replica string
+	log     *slog.Logger
+	wall    func() time.Time
+	base    time.Time // all instants in this package are durations since it, by the monotonic clock
+	envs    map[string]*Env
+	names   []string // of envs, sorted
+
+	subscribed atomic.Bool  // whether events arrive
+	awaySince  atomic.Int64 // since when Redis fails, as an instant + 1; 0: it answers
+	looks      chan struct{}
+
+	cancel context.CancelFunc // ends the watch
+	done   chan struct{}      // closed by Close
+	work   sync.WaitGroup     // every goroutine of the manager
+
+	mu     sync.Mutex // guards closed, and work.Add against Close's work.Wait
+	closed bool
+}
+
+const (
+	outageGrace   = 2 * time.Second  // of errors, before Redis counts as away
+	learnt        = time.Second      // longest that an error is repeated without looking again
+	maxLooks      = 8                // reads at once that nobody waits for
+	sweepEvery    = 30 * time.Second // at most, for an environment in use
+	sweepsASecond = 5
+)
+
+// New returns a manager of c, or a *[ConfigError] that names the setting at fault. It does no I/O and succeeds with Redis
+// down. The manager keeps a subscription to Redis until it is closed.
+func New(c Config) (*Manager, error) {
+	m := &Manager{
+		replica: cmp.Or(c.Replica, defaultReplica()),
+		log:     cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
+		wall:    c.WallClock,
+		base:    time.Now(),
+		envs:    make(map[string]*Env, len(c.Environments)),
+		looks:   make(chan struct{}, maxLooks),
+		done:    make(chan struct{}),
+	}
+	if m.wall == nil {
+		m.wall = time.Now
+	}
+	if err := m.configure(c); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	m.spawn(func() { _ = m.store.Watch(ctx, watcher{m}) })
+	m.spawn(func() { m.tick(ctx) })
+	return m, nil
+}
+
+func (m *Manager) configure(c Config) error {
+	var err error
+	if c.Redis == nil {
+		return &ConfigError{Err: errors.New("redis: no client")}
+	}
+	if err := checkReplica(m.replica); err != nil {
+		return &ConfigError{Err: err}
+	}
+	if m.store, err = store.New(c.Redis, store.Options{Namespace: c.Namespace, Codec: c.Codec}); err != nil {
+		return &ConfigError{Err: err}
+	}
+	if m.locker, err = lock.New(c.Redis, m.replica); err != nil {
+		return &ConfigError{Err: err}
+	}
+	m.log = m.log.With("replica", m.replica)
+	m.names = slices.Sorted(maps.Keys(c.Environments))
+	if len(m.names) == 0 {
+		return &ConfigError{Err: errors.New("environments: none is configured")}
+	}
+	for _, name := range m.names {
+		if err := store.CheckName(name); err != nil {
+			return &ConfigError{Err: errors.Join(errors.New("environments: "), err)}
+		}
+		r, err := c.Environments[name].resolve()
+		if err != nil {
+			return &ConfigError{Environment: name, Err: err}
+		}
+		m.envs[name] = &Env{resolved: r, m: m, name: name, base: m.base, log: m.log.With("env", name)}
+	}
+	return nil
+}
+
+// Close stops the manager: callers that wait get [ErrClosed], but a request that was sent to a token endpoint is finished
+// and its token stored. It returns when no goroutine of the manager is left, and always nil.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	if !m.closed {
+		m.closed = true
+		close(m.done)
+		m.cancel()
+	}
+	m.mu.Unlock()
+	for _, name := range m.names {
+		m.envs[name].close()
+	}
+	m.work.Wait()
+	return nil
+}
+
+// spawn runs f in a goroutine that Close waits for. After Close it does nothing and returns false.
+func (m *Manager) spawn(f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.work.Go(f)
+	return true
+}
+
+// now is the instant, by the monotonic clock.
+func (m *Manager) now() time.Duration { return time.Since(m.base) }
+
+// Environments returns the names of the environments, sorted.
+func (m *Manager) Environments() []string { return slices.Clone(m.names) }
+
+// Env returns the handle of an environment, for hot loops. The error is an *[UnknownEnvironmentError].
+func (m *Manager) Env(name string) (*Env, error) {
+	if e, ok := m.envs[name]; ok {
+		return e, nil
+	}
+	return nil, &UnknownEnvironmentError{Environment: name, Known: m.Environments()}
+}
+
+// Token returns a token of env that can be used for a while: see [Env.Token].
+func (m *Manager) Token(ctx context.Context, env string) (*Token, error) {
+	e, err := m.Env(env)
+	if err != nil {
+		return nil, err
+	}
+	return e.Token(ctx)
+}
+
+// Refresh returns a new token of env: see [Env.Refresh].
+func (m *Manager) Refresh(ctx context.Context, env string) (*Token, error) {
+	e, err := m.Env(env)
+	if err != nil {
+		return nil, err
+	}
+	return e.Refresh(ctx)
+}
+
+// Invalidate drops tokens of env, everywhere: see [Env.Invalidate].
+func (m *Manager) Invalidate(ctx context.Context, env string, v Version) (Version, error) {
+	e, err := m.Env(env)
+	if err != nil {
+		return 0, err
+	}
+	return e.Invalidate(ctx, v)
+}
+
+// ExpiresIn returns how much longer t, a token of env, lives: by the monotonic clock where this process holds it, else by
+// t.ExpiresAt and the wall clock. It is never below 0.
+func (m *Manager) ExpiresIn(env string, t *Token) time.Duration {
+	if e, ok := m.envs[env]; ok {
+		if s := e.snap.Load(); s != nil && s.token == t {
+			return max(s.expires-m.now(), 0)
+		}
+	}
+	return max(t.ExpiresAt.Sub(m.wall()), 0)
+}
+
+// answered notes that Redis answered.
+func (m *Manager) answered() {
+	if m.awaySince.Load() != 0 && m.awaySince.Swap(0) != 0 {
+		m.log.Info("redis answers again", "outcome", "redis_back")
+	}
+}
+
+// unanswered notes that a call of Redis that was sent at the instant failed, and reports whether Redis counts as away.
+func (m *Manager) unanswered(sent time.Duration, err error) bool {
+	if m.awaySince.CompareAndSwap(0, int64(sent)+1) {
+		m.log.Warn("redis fails", "outcome", "redis_away", "error", err)
+	}
+	return m.now()-time.Duration(m.awaySince.Load()-1) >= outageGrace
+}

@@ -1,0 +1,131 @@
+package manager
+
+import (
+	"hash/fnv"
+	"io"
+	"time"
+
+	"github.com/onetoken/onetoken/store"
+)
+
+// A snapshot is what a replica knows of a token. It is immutable. Instants are by the monotonic clock.
+type snapshot struct {
+	token       *Token
+	quietUntil  time.Duration // until here it is handed out without a second thought
+	usableUntil time.Duration // until here it is handed out; 0 where it has to be looked at again before
+	expires     time.Duration // its end
+	published   time.Duration // when it became known here
+	wallExpires time.Time     // its end by the wall clock, which runs on while the machine is suspended
+	suspect     bool          // the clocks have parted since: it must be read again
+}
+
+// newSnapshot makes a snapshot of t, which lives until the instant expires.
+func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
+	now, life := e.m.now(), t.Life()
+	s := &snapshot{token: t, expires: expires, published: now, wallExpires: e.m.wall().Add(expires - now)}
+	s.usableUntil = expires - e.policy.margin(life)
+	// A version 0 isn't shared: the draw needn't spread anything.
+	refreshAt := expires - life + e.policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
+	s.quietUntil = min(refreshAt, s.usableUntil)
+	return s
+}
+
+// draw is a number in [0, 1), once for a token and replica: drawn anew at every look, it would collapse the spread.
+func draw(replica string, v Version) float64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, replica+"|"+v.String())
+	// FNV's high bits hardly change with the last characters: spread them (a step of splitmix64).
+	x := h.Sum64()
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	x ^= x >> 31
+	return float64(x>>11) / (1 << 53)
+}
+
+// observe takes in a read that was sent at the instant: invalidations, a token, a lost history.
+func (e *Env) observe(r *store.Record, sent time.Duration) {
+	e.m.answered()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lastRead = max(e.lastRead, sent)
+	if sent > e.droppedAt && r.Mark.Issued < e.dropped {
+		e.dropped = 0 // Redis lost its history: its invalidations are gone with it
+	}
+	e.dropLocked(r.Mark.Dropped)
+	if r.TokenErr != nil {
+		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
+	}
+	if judge(r, e.policy, e.fingerprint) == usable {
+		lost := func(s *snapshot) bool { return sent > s.published && r.Mark.Issued < s.token.Version }
+		e.publishLocked(e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life())), lost)
+	}
+	e.clearSuspicionLocked()
+}
+
+// dropLocked takes in that versions up to v were invalidated.
+func (e *Env) dropLocked(v Version) {
+	if v > e.dropped {
+		e.dropped, e.droppedAt = v, e.m.now()
+	}
+	if s := e.snap.Load(); s != nil && e.isDroppedLocked(s.token) {
+		e.snap.Store(nil)
+	}
+}
+
+func (e *Env) isDroppedLocked(t *Token) bool {
+	v := t.Version
+	if v == 0 { // fetched while Redis was away; versions are about a clock in microseconds
+		v = Version(t.IssuedAt.UnixMicro())
+	}
+	return v <= e.dropped
+}
+
+// publishLocked makes s what callers get, unless a newer one is usable and Redis hasn't lost its history. For one version
+// the end only moves closer.
+func (e *Env) publishLocked(s *snapshot, lost func(*snapshot) bool) {
+	if e.closed || e.isDroppedLocked(s.token) {
+		return
+	}
+	if old := e.snap.Load(); old != nil {
+		switch {
+		case old.token.Version == s.token.Version && s.token.Version != 0:
+			s = e.newSnapshot(old.token, min(old.expires, s.expires))
+			s.published = old.published
+		case old.token.Version > s.token.Version && (old.suspect || e.m.now() < old.usableUntil) && !lost(old):
+			return
+		}
+	}
+	e.snap.Store(s)
+	if e.m.now() < s.usableUntil {
+		e.answer, e.local = nil, local{}
+		e.behindAt.Store(0)
+		e.pokeLocked()
+	}
+}
+
+// suspectAll makes every snapshot be read again before it is handed out: the machine was suspended, or its clock set.
+func (m *Manager) suspectAll() {
+	for _, name := range m.names {
+		e := m.envs[name]
+		e.mu.Lock()
+		if s := e.snap.Load(); s != nil && !s.suspect {
+			doubted := *s
+			doubted.suspect, doubted.usableUntil, doubted.quietUntil = true, 0, 0
+			e.snap.Store(&doubted)
+		}
+		e.mu.Unlock()
+	}
+}
+
+// clearSuspicionLocked hands out a suspect snapshot again, with what is left of its life by the clock that says less: it
+// was looked at, and what Redis says of it, or that Redis says nothing, ends it no sooner.
+func (e *Env) clearSuspicionLocked() {
+	s := e.snap.Load()
+	if s == nil || !s.suspect {
+		return
+	}
+	now := e.m.now()
+	cleared := e.newSnapshot(s.token, min(s.expires, now+s.wallExpires.Sub(e.m.wall())))
+	cleared.published = s.published
+	e.snap.Store(cleared)
+}

@@ -1,0 +1,129 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/onetoken/onetoken/store"
+)
+
+// State is what an environment is doing, in one word.
+type State string
+
+// The states, in the order in which they are looked for: the first that holds is the state.
+const (
+	StateRefreshing State = "refreshing" // somebody holds the lease
+	StateConflict   State = "conflict"   // the stored token is of another configuration
+	StateFailing    State = "failing"    // the last attempt failed, and no newer token is there
+	StateMissing    State = "missing"    // no usable token
+	StateStale      State = "stale"      // usable, and past its refresh point
+	StateFresh      State = "fresh"
+)
+
+// A Status is what Redis holds of an environment, for people and scripts; it has no secret in it. In JSON every key is
+// always there: what has no value is null, a duration 0.
+type Status struct {
+	Environment string        `json:"environment"`
+	State       State         `json:"state"`
+	Usable      bool          `json:"usable"` // whether a replica with this configuration can use the stored token
+	Reason      *string       `json:"reason"` // why not
+	TTL         Milliseconds  `json:"ttl_ms"` // the stored token's remaining life
+	ExpiresAt   *time.Time    `json:"expires_at"`
+	Version     *Version      `json:"version"`
+	RefreshedBy *string       `json:"refreshed_by"`
+	Lock        LockStatus    `json:"lock"`
+	Failure     FailureStatus `json:"failure"`
+}
+
+// LockStatus is who is refreshing.
+type LockStatus struct {
+	Holder *string      `json:"holder"`
+	TTL    Milliseconds `json:"ttl_ms"`
+}
+
+// FailureStatus is the last failure, while no newer token is stored.
+type FailureStatus struct {
+	Code    *string    `json:"code"`
+	Status  *int       `json:"status"`
+	Message *string    `json:"message"`
+	Attempt *int       `json:"attempt"`
+	RetryAt *time.Time `json:"retry_at"`
+}
+
+// Milliseconds is a duration that marshals as a number of milliseconds.
+type Milliseconds time.Duration
+
+// MarshalJSON implements [encoding/json.Marshaler].
+func (m Milliseconds) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, "%d", time.Duration(m).Milliseconds()), nil
+}
+
+// Status reads what Redis holds of an environment. Errors: an *[UnknownEnvironmentError], a *[RedisError].
+func (m *Manager) Status(ctx context.Context, env string) (Status, error) {
+	e, err := m.Env(env)
+	if err != nil {
+		return Status{}, err
+	}
+	r, err := m.store.Read(ctx, env)
+	if err != nil {
+		return Status{}, &RedisError{Environment: env, Err: err}
+	}
+	return describe(env, r, e.policy, e.fingerprint), nil
+}
+
+// StatusOf describes a record whose environment isn't configured here: by the default policy, and without knowing
+// whether its configuration is the right one.
+func StatusOf(env string, r *store.Record) Status {
+	p, err := Policy{}.withDefaults()
+	if err != nil {
+		panic(err) // the defaults are valid
+	}
+	return describe(env, r, p, "")
+}
+
+func describe(env string, r *store.Record, p Policy, fingerprint string) Status {
+	s := Status{Environment: env}
+	if r.Lock != nil {
+		s.Lock = LockStatus{Holder: some(r.Lock.Holder), TTL: Milliseconds(max(r.Lock.TTL, 0))}
+	}
+	if f := r.Failure; f != nil && (r.Token == nil || f.Version > r.Token.Version) {
+		s.Failure = FailureStatus{Code: some(f.Code), Status: some(f.Status), Message: some(f.Message), Attempt: some(f.Attempt), RetryAt: some(f.RetryAt)}
+	}
+	verdict := judge(r, p, fingerprint)
+	s.Usable = verdict == usable
+	if t := r.Token; t != nil {
+		s.TTL, s.ExpiresAt, s.Version, s.RefreshedBy = Milliseconds(r.TTL), some(t.ExpiresAt), some(t.Version), some(t.RefreshedBy)
+	}
+	if !s.Usable {
+		reason := verdict.String()
+		if verdict == unreadable {
+			reason += ": " + r.TokenErr.Error()
+		}
+		s.Reason = &reason
+	}
+	switch {
+	case r.Lock != nil:
+		s.State = StateRefreshing
+	case verdict == foreign:
+		s.State = StateConflict
+	case s.Failure.Code != nil:
+		s.State = StateFailing
+	case !s.Usable:
+		s.State = StateMissing
+	case r.TTL <= r.Token.Life()-p.refreshPoint(r.Token.Life(), r.Token.Took, 0):
+		s.State = StateStale
+	default:
+		s.State = StateFresh
+	}
+	return s
+}
+
+// some returns a pointer to v, nil where v has no value.
+func some[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}

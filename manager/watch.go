@@ -1,0 +1,149 @@
+package manager
+
+import (
+	"context"
+	"time"
+
+	"github.com/onetoken/onetoken/store"
+)
+
+// watcher is what a manager makes of events.
+type watcher struct{ m *Manager }
+
+// Subscribed has all in use read again: whatever was published until now may have been missed.
+func (w watcher) Subscribed(ok bool) {
+	w.m.subscribed.Store(ok)
+	if !ok {
+		return
+	}
+	w.m.log.Debug("events arrive", "outcome", "subscribed")
+	for _, name := range w.m.names {
+		w.m.envs[name].hear(true)
+	}
+}
+
+// Event has the environment read again, unless it is known already.
+func (w watcher) Event(ev store.Event) {
+	e, ok := w.m.envs[ev.Env]
+	if !ok {
+		return
+	}
+	if s := e.snap.Load(); s != nil && ev.Kind == store.EventStored && s.token.Version == ev.Version {
+		return
+	}
+	e.mu.Lock()
+	known := e.answer != nil && e.answer.version == ev.Version
+	if !known {
+		e.answer = nil
+	}
+	e.mu.Unlock()
+	if !known {
+		e.hear(ev.Kind != store.EventFailed)
+	}
+}
+
+// hear wakes a flight that waits or, if there is none, has an environment in use read again.
+func (e *Env) hear(look bool) {
+	e.mu.Lock()
+	flying := e.flight != nil
+	e.pokeLocked()
+	e.mu.Unlock()
+	if look && !flying && e.inUse() {
+		e.look()
+	}
+}
+
+// inUse reports whether somebody was given a token that has not ended.
+func (e *Env) inUse() bool {
+	s := e.snap.Load()
+	return s != nil && e.m.now() < s.expires
+}
+
+// look reads an environment behind its callers; asked for again meanwhile, it reads once more.
+func (e *Env) look() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.looking {
+		e.lookAgain = true
+		return
+	}
+	e.looking = e.m.spawn(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		for again := true; again; {
+			e.readOnce(ctx)
+			e.mu.Lock()
+			again, e.lookAgain = e.lookAgain, false
+			e.looking = again
+			e.mu.Unlock()
+		}
+	})
+}
+
+func (e *Env) readOnce(ctx context.Context) {
+	e.m.looks <- struct{}{}
+	defer func() { <-e.m.looks }()
+	sent := e.m.now()
+	r, err := e.m.store.Read(ctx, e.name)
+	if err != nil {
+		e.m.unanswered(sent, err)
+		return
+	}
+	e.observe(r, sent)
+}
+
+// tick does every second what time alone asks for.
+func (m *Manager) tick(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	wall, mono, next := m.wall(), m.now(), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		w, n := m.wall(), m.now()
+		if parted := w.Round(0).Sub(wall.Round(0)) - (n - mono); parted > time.Second || parted < -time.Second {
+			m.log.Warn("the clocks have parted: a suspended machine or a stepped clock", "outcome", "clock", "by", parted)
+			m.suspectAll()
+		}
+		wall, mono = w, n
+		next = m.sweep(next)
+		m.keepWarm()
+	}
+}
+
+// sweep reads again what is in use and was not read for long, a few environments a second, from the one at next on. It
+// is the net under lost events.
+func (m *Manager) sweep(next int) int {
+	started := 0
+	for range m.names {
+		next %= len(m.names)
+		e := m.envs[m.names[next]]
+		next++
+		e.mu.Lock()
+		due := e.inUse() && m.now()-e.lastRead >= sweepEvery
+		e.mu.Unlock()
+		if !due {
+			continue
+		}
+		e.look()
+		if started++; started == sweepsASecond {
+			break
+		}
+	}
+	return next
+}
+
+// keepWarm refreshes what is configured so, without being asked for the token.
+func (m *Manager) keepWarm() {
+	now := m.now()
+	for _, name := range m.names {
+		if e := m.envs[name]; e.policy.KeepWarm {
+			if s := e.snap.Load(); s == nil || now >= s.quietUntil {
+				e.refreshBehind(s, now)
+			}
+		}
+	}
+}

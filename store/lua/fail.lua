@@ -1,0 +1,27 @@
+-- Records the failure of one attempt, for everyone.
+-- KEYS: 1 mark, 2 failure
+-- ARGV: 1 version, 2 backoff (ms), 3 how long it is remembered after that (ms), 4 channel, 5 environment,
+--       6 '1' where it must not replace a failure with another code whose backoff is running, 7 code,
+--       8 … further fields and values
+-- Reply: {'failed', retry_at (RFC 3339), Redis's clock (µs)}, also for the same version again;
+--        {'older'}: a newer token or failure is there, or one that must not be replaced. Nothing was written.
+local v = version(ARGV[1])
+local m = read_mark(KEYS[1])
+if v == 0 or v <= m.stored then return { 'older' } end
+if type_of(KEYS[2]) == 'hash' and redis.call('PTTL', KEYS[2]) > 0 then
+  local f = redis.call('HMGET', KEYS[2], 'version', 'code', 'retry_at')
+  local there = version(f[1])
+  if v == there then return { 'failed', f[3] or '', digits(now) } end
+  -- One above all that was issued was planted, and doesn't keep ours out.
+  if v < there and there <= m.issued then return { 'older' } end
+  -- RFC 3339 in UTC sorts as text.
+  if ARGV[6] == '1' and f[2] ~= ARGV[7] and (f[3] or '') > rfc3339(now) then return { 'older' } end
+end
+local backoff = tonumber(ARGV[2]) * 1000
+local retry_at = rfc3339(now + backoff)
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'version', ARGV[1], 'code', ARGV[7], 'failed_at', rfc3339(now), 'retry_at', retry_at,
+  unpack(ARGV, 8))
+redis.call('PEXPIRE', KEYS[2], digits(tonumber(ARGV[2]) + tonumber(ARGV[3])))
+publish(ARGV[4], ARGV[5], 'failed', v)
+return { 'failed', retry_at, digits(now) }

@@ -1,0 +1,27 @@
+-- Reads all there is of an environment in one step; writes nothing.
+-- KEYS: 1 token, 2 mark, 3 failure, 4 lock
+-- ARGV: 1 the number of token fields n, 2 … n+1 their names, then the failure's field names
+-- Reply: 1 Redis's clock (µs), 2 the token, 3 its PTTL, 4 {issued, stored, dropped}, 5 the failure, 6 its PTTL,
+--        7 the lock's value ('' where it is no string), 8 its PTTL (-2: there is none)
+--        A hash is {'hash', value …} (nil where a field is missing), a missing key {}, any other type {type}.
+local n = tonumber(ARGV[1])
+local function fields(key, from, to)
+  local t = type_of(key)
+  if t == 'none' then return {} end
+  if t ~= 'hash' then return { t } end
+  local names = {}
+  for i = from, to do names[#names + 1] = ARGV[i] end
+  local values = redis.call('HMGET', key, unpack(names))
+  table.insert(values, 1, 'hash')
+  return values
+end
+
+local mark = read_mark(KEYS[2])
+local holder = ''
+if type_of(KEYS[4]) == 'string' then holder = redis.call('GET', KEYS[4]) end
+return {
+  digits(now), fields(KEYS[1], 2, n + 1), redis.call('PTTL', KEYS[1]),
+  { digits(mark.issued), digits(mark.stored), digits(mark.dropped) },
+  fields(KEYS[3], n + 2, #ARGV), redis.call('PTTL', KEYS[3]),
+  holder, redis.call('PTTL', KEYS[4]),
+}

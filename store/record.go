@@ -1,0 +1,165 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/onetoken/onetoken/internal/printable"
+)
+
+// A Record is all there is in Redis of one environment, read in one step.
+type Record struct {
+	Now      time.Time     // Redis's clock when it was read
+	Token    *Token        // nil where there is none or it is unreadable
+	TokenErr error         // why it is unreadable: a *[UnreadableError]
+	TTL      time.Duration // the token's remaining life by its key's TTL; above 0 where Token is set
+	Mark     Mark
+	Failure  *Failure // nil where there is none or it is unreadable
+	Lock     *Lock    // nil where nobody holds it
+
+	tokenRaw, failureRaw string // the versions as they stand in Redis, for Issue to compare
+}
+
+// A Mark holds the versions that order an environment's writes. It has no TTL; after a FLUSHALL or its eviction it is
+// zero, and versions go on growing all the same, since they are never below Redis's clock.
+type Mark struct {
+	Issued  Version // the last version issued
+	Stored  Version // the highest stored
+	Dropped Version // the highest invalidated: it and all below it must not be used
+}
+
+// A Lock is what the read showed of the lease.
+type Lock struct {
+	Holder string        // the replica; "" where the key has the wrong type
+	TTL    time.Duration // 0 or more; -1 where the key has no TTL, which only a foreign hand can do
+}
+
+// An UnreadableError says why a record in Redis can't be used. It never contains what was read.
+type UnreadableError struct {
+	Key    string
+	Reason string
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("store: %s is unreadable: %s", e.Key, e.Reason)
+}
+
+const (
+	fieldAccessToken = "access_token"
+	fieldTokenType   = "token_type"
+	fieldScope       = "scope"
+	fieldIssuedAt    = "issued_at"
+	fieldExpiresAt   = "expires_at"
+	fieldVersion     = "version"
+	fieldRefreshedBy = "refreshed_by"
+	fieldTookMS      = "took_ms"
+	fieldConfig      = "config"
+
+	fieldCode       = "code"
+	fieldStatus     = "status"
+	fieldMessage    = "message"
+	fieldAttempt    = "attempt"
+	fieldFailedAt   = "failed_at"
+	fieldRetryAt    = "retry_at"
+	fieldReportedBy = "reported_by"
+	fieldCredential = "credential"
+)
+
+// readArgs are the arguments of the read script: the number of the token's fields, their names, the failure's.
+var readArgs = []any{
+	9,
+	fieldAccessToken, fieldTokenType, fieldScope, fieldIssuedAt, fieldExpiresAt, fieldVersion, fieldRefreshedBy,
+	fieldTookMS, fieldConfig,
+	fieldCode, fieldStatus, fieldMessage, fieldAttempt, fieldFailedAt, fieldRetryAt, fieldVersion, fieldReportedBy,
+	fieldConfig, fieldCredential,
+}
+
+// Read returns all there is of env, in one round trip. What is unreadable is no error: it is missing from the record.
+// The only errors are those of the client, as a *[StatusError].
+func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
+	k := s.Keys(env)
+	reply, err := s.run(ctx, readScript, "read", 8, []string{k.Token, k.Mark, k.Failure, k.Lock}, readArgs...)
+	if err != nil {
+		return nil, err
+	}
+	now := time.UnixMicro(number(reply, 0)).UTC()
+	mark := list(reply, 3)
+	r := &Record{
+		Now:  now,
+		Mark: Mark{Version(number(mark, 0)), Version(number(mark, 1)), Version(number(mark, 2))},
+		Lock: decodeLock(text(reply, 6), number(reply, 7)),
+	}
+	token := fields{raw: list(reply, 1), names: readArgs[1:10], now: now}
+	r.tokenRaw = token.text(fieldVersion)
+	r.TTL = time.Duration(number(reply, 2)) * time.Millisecond
+	if !token.missing() {
+		r.Token, err = s.decodeToken(env, token, r.TTL)
+		if err != nil {
+			r.TokenErr = &UnreadableError{Key: k.Token, Reason: err.Error()}
+		}
+	}
+	if r.Token == nil {
+		r.TTL = 0
+	}
+	failure := fields{raw: list(reply, 4), names: readArgs[10:], now: now}
+	r.failureRaw = failure.text(fieldVersion)
+	if !failure.missing() && number(reply, 5) > 0 {
+		r.Failure = decodeFailure(failure) // an unreadable one binds nobody and is replaced by the next
+	}
+	return r, nil
+}
+
+func decodeLock(value string, pttl int64) *Lock {
+	if pttl == -2 {
+		return nil
+	}
+	holder, _, _ := strings.Cut(value, "|")
+	l := &Lock{Holder: printable.Line(holder, 128), TTL: time.Duration(pttl) * time.Millisecond}
+	if pttl < 0 {
+		l.TTL = -1
+	}
+	return l
+}
+
+// fields are a hash's values as the read script returns them.
+type fields struct {
+	raw   []any // type, then a value for each name; empty where the key is missing
+	names []any
+	now   time.Time
+}
+
+func (f fields) missing() bool { return len(f.raw) == 0 }
+
+func (f fields) text(name string) string {
+	for i, n := range f.names {
+		if n == name {
+			return text(f.raw, i+1)
+		}
+	}
+	return ""
+}
+
+func (f fields) time(name string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, f.text(name))
+	if err != nil {
+		return t, fmt.Errorf("%s is no RFC 3339 time", name)
+	}
+	return t.UTC(), nil
+}
+
+// int returns a field as a number, 0 where it is none.
+func (f fields) int(name string) int {
+	n, _ := strconv.Atoi(f.text(name))
+	return n
+}
+
+func (f fields) hash() error {
+	if text(f.raw, 0) != "hash" {
+		return errors.New("not a hash")
+	}
+	return nil
+}

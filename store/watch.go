@@ -1,0 +1,137 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// EventKind is what an [Event] tells of.
+type EventKind string
+
+// The kinds of events.
+const (
+	EventStored      EventKind = "stored"
+	EventFailed      EventKind = "failed"
+	EventInvalidated EventKind = "invalidated"
+)
+
+// An Event only says "look": it can be lost, doubled, late or forged, and brings no token.
+type Event struct {
+	Env     string    `json:"env"`
+	Kind    EventKind `json:"kind"`
+	Version Version   `json:"version"`
+}
+
+// decodeEvent returns false for what no script of ours publishes.
+func decodeEvent(payload string) (Event, bool) {
+	var e Event
+	if len(payload) > 1024 || json.Unmarshal([]byte(payload), &e) != nil || CheckName(e.Env) != nil || e.Version < 0 {
+		return Event{}, false
+	}
+	switch e.Kind {
+	case EventStored, EventFailed, EventInvalidated:
+		return e, true
+	}
+	return Event{}, false
+}
+
+// A Watcher is told of a namespace's events, by one goroutine, one call after the other: it must not block.
+type Watcher interface {
+	// Subscribed is called when a subscription is confirmed (true: events may have been lost until now, so all in
+	// use must be read again) and when it is lost (false).
+	Subscribed(bool)
+	Event(Event)
+}
+
+// How a subscription's connection is proved, and how fast a new one is tried.
+const (
+	watchPing    = 10 * time.Second
+	watchSilence = 5 * time.Second // without an answer or a confirmation
+	retryMin     = 100 * time.Millisecond
+	retryMax     = 2 * time.Second
+)
+
+// Watch keeps one subscription to the namespace's events, over restarts and cut connections, and tells w of it until
+// ctx is done. It blocks; the error is ctx's cause. It needs a connection of its own, outside the client's pool.
+func (s *Store) Watch(ctx context.Context, w Watcher) error {
+	pause := retryMin
+	for ctx.Err() == nil {
+		if s.watchOnce(ctx, w) {
+			w.Subscribed(false)
+			pause = retryMin
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+		case <-timer.C:
+		}
+		pause = min(2*pause, retryMax)
+	}
+	return context.Cause(ctx)
+}
+
+// watchOnce serves one connection until it ends and reports whether its subscription was ever confirmed. The
+// connection is never repaired in place: whatever goes wrong, the next one is subscribed and confirmed from scratch.
+func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	pubsub := s.rdb.Subscribe(ctx) // to nothing yet: no I/O
+	heard := make(chan struct{}, 1)
+	guarded := make(chan struct{})
+	go func() {
+		defer close(guarded)
+		guard(ctx, pubsub, heard)
+	}()
+	defer func() { cancel(); <-guarded }()
+
+	if pubsub.Subscribe(ctx, s.Channel()) != nil {
+		return false
+	}
+	for {
+		message, err := pubsub.Receive(ctx)
+		if err != nil {
+			return confirmed
+		}
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+		switch m := message.(type) {
+		case *redis.Subscription:
+			confirmed = true
+			w.Subscribed(true)
+		case *redis.Message:
+			if e, ok := decodeEvent(m.Payload); ok {
+				w.Event(e)
+			}
+		}
+	}
+}
+
+// guard closes the connection when ctx is done or it can't prove itself: a Receive knows no cancellation, closing is
+// what ends it. heard tells of everything that arrives.
+func guard(ctx context.Context, pubsub *redis.PubSub, heard <-chan struct{}) {
+	defer pubsub.Close()
+	awaiting := true // an answer: first the confirmation, later that to a PING
+	timer := time.NewTimer(watchSilence)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-heard:
+			awaiting = false
+			timer.Reset(watchPing)
+		case <-timer.C:
+			if awaiting || pubsub.Ping(ctx) != nil {
+				return
+			}
+			awaiting = true
+			timer.Reset(watchSilence)
+		}
+	}
+}
