@@ -36,7 +36,7 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 		return false
 	}
 	if err != nil {
-		return a.flight.redisFailed(ctx, a.at, err)
+		return a.flight.redisFailed(ctx, &e.m.writes, a.at, err)
 	}
 	if !a.flight.send() {
 		return true // nobody wants it any more
@@ -109,7 +109,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	default:
 		// Whether it is stored isn't known: the callers get it, and the write goes on until it is.
 		a.log.Warn("the token could not be stored yet", "outcome", "store_unknown", "error", err)
-		e.m.unanswered(sent, err)
+		e.m.writes.failed(e.m, sent, err)
 		a.stored(e.newSnapshot(t, a.at+life))
 		issue := a.issue
 		e.m.spawn(func() { e.putLater(ctx, issue, life, t) })
@@ -135,7 +135,7 @@ func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, s
 		sent = a.env.m.now()
 		ttl, err = a.env.m.store.Put(ctx, a.env.name, a.issue, life, t)
 		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
-			a.env.m.answered()
+			a.env.m.writes.ok(a.env.m)
 			break
 		}
 	}
@@ -169,7 +169,7 @@ func (e *Env) putLater(ctx context.Context, at store.Issue, life time.Duration, 
 		_, err := e.m.store.Put(ctx, e.name, at, life, t)
 		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
 			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", at.Version, "error", err)
-			e.m.answered()
+			e.m.writes.ok(e.m)
 			e.look()
 			return
 		}

@@ -97,10 +97,10 @@ func (e *Env) Invalidate(ctx context.Context, v Version) (Version, error) {
 		return 0, err
 	}
 	if err != nil {
-		e.m.unanswered(sent, err)
+		e.m.writes.failed(e.m, sent, err)
 		return 0, &RedisError{Environment: e.name, Err: err}
 	}
-	e.m.answered()
+	e.m.writes.ok(e.m)
 	e.log.Info("invalidated", "outcome", "invalidated", "version", d)
 	e.mu.Lock()
 	defer e.mu.Unlock()

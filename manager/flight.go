@@ -212,7 +212,7 @@ func (f *flight) run(ctx context.Context) {
 		sent := e.m.now()
 		r, err := e.m.store.Read(ctx, e.name)
 		if err != nil {
-			if f.redisFailed(ctx, sent, err) {
+			if f.redisFailed(ctx, &e.m.reads, sent, err) {
 				return
 			}
 			continue
@@ -343,13 +343,13 @@ func (p *poll) pause(subscribed bool, lease time.Duration) time.Duration {
 }
 
 // redisFailed handles an error of Redis, and reports whether the flight is over. It waits a moment where it is not.
-func (f *flight) redisFailed(ctx context.Context, sent time.Duration, err error) (over bool) {
+func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Duration, err error) (over bool) {
 	if ctx.Err() != nil {
 		return false // the flight has ended, which says nothing of Redis
 	}
 	e := f.env
 	f.waits("for Redis")
-	if !e.m.unanswered(sent, err) {
+	if !calls.failed(e.m, sent, err) {
 		f.wait(ctx, 100*time.Millisecond+rand.N(100*time.Millisecond))
 		return false
 	}
@@ -373,11 +373,14 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	f.waits("for the lease")
 	sent := e.m.now()
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
-	if errors.As(err, &busy) {
+	if err == nil || errors.As(err, &busy) {
+		e.m.writes.ok(e.m)
+	}
+	if busy != nil {
 		return false, busy
 	}
 	if err != nil {
-		return f.redisFailed(ctx, sent, err), nil
+		return f.redisFailed(ctx, &e.m.writes, sent, err), nil
 	}
 	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log}
 	over = a.run(ctx)

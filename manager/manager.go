@@ -44,8 +44,9 @@ type Manager struct {
 	envs    map[string]*Env
 	names   []string // of envs, sorted
 
-	subscribed atomic.Bool  // whether events arrive
-	awaySince  atomic.Int64 // since when Redis fails, as an instant + 1; 0: it answers
+	subscribed atomic.Bool // whether events arrive
+	// A Redis that is full or read-only still answers reads: each kind of call has its own health.
+	reads, writes health
 	looks      chan struct{}
 
 	cancel context.CancelFunc // ends the watch
@@ -76,6 +77,7 @@ func New(c Config) (*Manager, error) {
 		looks:   make(chan struct{}, maxLooks),
 		done:    make(chan struct{}),
 	}
+	m.reads.what, m.writes.what = "reads", "writes"
 	if m.wall == nil {
 		m.wall = time.Now
 	}
@@ -201,17 +203,34 @@ func (m *Manager) ExpiresIn(env string, t *Token) time.Duration {
 	return max(t.ExpiresAt.Sub(m.wall()), 0)
 }
 
-// answered notes that Redis answered.
-func (m *Manager) answered() {
-	if m.awaySince.Load() != 0 && m.awaySince.Swap(0) != 0 {
-		m.log.Info("redis answers again", "outcome", "redis_back")
+// health is since when one kind of calls of Redis fails.
+type health struct {
+	what    string
+	failing atomic.Bool // for a look without the mutex
+
+	mu          sync.Mutex // guards what follows
+	since, last time.Duration
+}
+
+// ok notes a success.
+func (h *health) ok(m *Manager) {
+	if h.failing.Load() && h.failing.Swap(false) {
+		m.log.Info("redis answers again", "outcome", "redis_back", "calls", h.what)
 	}
 }
 
-// unanswered notes that a call of Redis that was sent at the instant failed, and reports whether Redis counts as away.
-func (m *Manager) unanswered(sent time.Duration, err error) bool {
-	if m.awaySince.CompareAndSwap(0, int64(sent)+1) {
-		m.log.Warn("redis fails", "outcome", "redis_away", "error", err)
+// failed notes that a call that was sent at the instant failed, and reports whether Redis counts as away: it has been
+// failing for the grace, and was asked meanwhile.
+func (h *health) failed(m *Manager, sent time.Duration, err error) (away bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := m.now()
+	if !h.failing.Swap(true) {
+		h.since = sent
+		m.log.Warn("redis fails", "outcome", "redis_away", "calls", h.what, "error", err)
+	} else if sent-h.last > 5*outageGrace {
+		h.since = sent
 	}
-	return m.now()-time.Duration(m.awaySince.Load()-1) >= outageGrace
+	h.last = now
+	return now-h.since >= outageGrace
 }

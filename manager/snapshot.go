@@ -44,7 +44,7 @@ func draw(replica string, v Version) float64 {
 
 // observe takes in a read that was sent at the instant: invalidations, a token, a lost history.
 func (e *Env) observe(r *store.Record, sent time.Duration) {
-	e.m.answered()
+	e.m.reads.ok(e.m)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lastRead = max(e.lastRead, sent)

@@ -86,7 +86,7 @@ func (e *Env) readOnce(ctx context.Context) {
 	sent := e.m.now()
 	r, err := e.m.store.Read(ctx, e.name)
 	if err != nil {
-		e.m.unanswered(sent, err)
+		e.m.reads.failed(e.m, sent, err)
 		return
 	}
 	e.observe(r, sent)

@@ -8,10 +8,12 @@ package endpoint
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"math"
 	"mime"
@@ -19,9 +21,11 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/onetoken/onetoken/internal/printable"
@@ -56,7 +60,8 @@ type Config struct {
 	SecretParams map[string]secret.Secret // further form parameters whose values are secrets
 	HTTPClient   *http.Client             // for a proxy or a CA; its redirect policy and cookie jar are not used
 
-	// ConnectTimeout bounds the connection including TLS where HTTPClient is nil; default [DefaultConnectTimeout].
+	// ConnectTimeout bounds the dial, and then the TLS handshake, where HTTPClient is nil; default
+	// [DefaultConnectTimeout].
 	ConnectTimeout time.Duration
 }
 
@@ -115,6 +120,7 @@ var refusals = []string{
 type Client struct {
 	config Config
 	http   *http.Client
+	hide   *strings.Replacer // takes secrets out of foreign text
 }
 
 // New returns a Client, or an error that names the setting at fault. It does no I/O.
@@ -137,13 +143,25 @@ func New(c Config) (*Client, error) {
 			return nil, fmt.Errorf("scopes: %q is no scope (RFC 6749 §3.3)", s)
 		}
 	}
-	for _, name := range slices.Concat(slices.Sorted(maps.Keys(c.Params)), slices.Sorted(maps.Keys(c.SecretParams))) {
+	if err := checkNames(maps.Keys(c.Params)); err != nil {
+		return nil, fmt.Errorf("params: %w", err)
+	}
+	if err := checkNames(maps.Keys(c.SecretParams)); err != nil {
+		return nil, fmt.Errorf("secret_params: %w", err)
+	}
+	return &Client{config: c, http: httpClient(c), hide: hider(c)}, nil
+}
+
+func checkNames(names iter.Seq[string]) error {
+	for _, name := range slices.Sorted(names) {
 		switch name {
-		case "grant_type", "client_id", "client_secret", "scope", "":
-			return nil, fmt.Errorf("params: %q has a setting of its own", name)
+		case "":
+			return errors.New("a parameter without a name")
+		case "grant_type", "client_id", "client_secret", "scope":
+			return fmt.Errorf("%q has a setting of its own", name)
 		}
 	}
-	return &Client{config: c, http: httpClient(c)}, nil
+	return nil
 }
 
 func checkURL(raw string, allowHTTP bool) error {
@@ -194,16 +212,19 @@ func httpClient(c Config) *http.Client {
 
 // Fetch asks for a token, once. ctx bounds the whole exchange. The error is an *[Error].
 func (c *Client) Fetch(ctx context.Context) (*Reply, error) {
-	connected := false
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }})
+	var connected atomic.Bool // a user's RoundTripper may go on in a goroutine of its own
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) }, // once more where a kept connection turns out to be dead
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
 	resp, err := c.http.Do(c.request(ctx))
 	if err != nil {
-		return nil, transportError(err, connected)
+		return nil, c.transportError(err, connected.Load())
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
-		return nil, transportError(err, true)
+		return nil, c.transportError(err, true)
 	}
 	return c.read(resp, body)
 }
@@ -231,25 +252,33 @@ func (c *Client) request(ctx context.Context) *http.Request {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "onetoken")
 	if c.config.AuthMethod == ClientSecretBasic {
-		// RFC 6749 §2.3.1: both are form-encoded first
-		req.SetBasicAuth(url.QueryEscape(c.config.ClientID), url.QueryEscape(c.config.ClientSecret.Reveal()))
+		req.Header.Set("Authorization", "Basic "+basicAuth(c.config))
 	}
 	return req
 }
 
+// basicAuth returns the credentials of a Basic header. RFC 6749 §2.3.1: both are form-encoded first.
+func basicAuth(c Config) string {
+	credentials := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret.Reveal())
+	return base64.StdEncoding.EncodeToString([]byte(credentials))
+}
+
 // transportError tells a failed connection, which is this replica's own, from one that broke after the request was sent.
-func transportError(err error, connected bool) *Error {
+func (c *Client) transportError(err error, connected bool) *Error {
 	cause := err
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		cause = u.Err // the outer one repeats the URL
 	}
 	e := &Error{Err: err}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
+		connected = false // a TLS alert: in TLS 1.3 a client learns only after its handshake that it was refused
+	}
 	var timeout net.Error
 	switch timedOut := errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout(); {
 	case !connected && timedOut:
 		e.Code, e.Message = CodeUnreachable, "no connection in time"
 	case !connected:
-		e.Code, e.Message = CodeUnreachable, printable.Line(cause.Error(), 200)
+		e.Code, e.Message = CodeUnreachable, c.clean(cause.Error())
 	case timedOut:
 		e.Code, e.Message = CodeTimeout, "no answer in time"
 	default:
@@ -283,9 +312,9 @@ func (c *Client) read(resp *http.Response, body []byte) (*Reply, error) {
 	case tooLong:
 		failed.Message = "the reply is longer than 1 MiB"
 	case !isObject:
-		failed.Message = "the reply is no JSON object" + contentType(resp)
+		failed.Message = c.clean("the reply is no JSON object" + contentType(resp))
 	case code != "":
-		failed.Message = c.clean("status 200 with an error: " + code + " " + description)
+		failed.Message = c.clean(fmt.Sprintf("status %d with an error: %s %s", resp.StatusCode, code, description))
 	default:
 		reply, err := parse(members)
 		if err == nil {
@@ -301,19 +330,37 @@ func contentType(resp *http.Response) string {
 	if err != nil {
 		return ""
 	}
-	return " but " + printable.Line(media, 60)
+	return " but " + media
 }
 
-// clean makes one short line of the endpoint's text, without our own secrets where it repeats them.
-func (c *Client) clean(s string) string {
-	for _, hidden := range append(slices.Collect(maps.Values(c.config.SecretParams)), c.config.ClientSecret) {
-		if text := hidden.Reveal(); text != "" {
-			s = strings.ReplaceAll(s, text, hidden.String())
-			s = strings.ReplaceAll(s, url.QueryEscape(text), hidden.String())
+// clean makes one short line of foreign text.
+func (c *Client) clean(s string) string { return printable.Line(c.hide.Replace(s), 200) }
+
+// hider replaces the secrets of c, in the forms that a request has them in, and the token URL, whose query may be one.
+func hider(c Config) *strings.Replacer {
+	hidden := []string{c.TokenURL, basicAuth(c)}
+	if _, query, ok := strings.Cut(c.TokenURL, "?"); ok {
+		hidden = append(hidden, query)
+	}
+	for _, s := range append(slices.Collect(maps.Values(c.SecretParams)), c.ClientSecret) {
+		text := s.Reveal()
+		hidden = append(hidden, text)
+		for _, escaped := range []string{url.QueryEscape(text), url.PathEscape(text)} {
+			hidden = append(hidden, escaped, escapes.ReplaceAllStringFunc(escaped, strings.ToLower))
 		}
 	}
-	return printable.Line(s, 200)
+	// The longest first: one may be the beginning of another.
+	slices.SortFunc(hidden, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, text := range hidden {
+		if text != "" {
+			pairs = append(pairs, text, c.ClientSecret.String())
+		}
+	}
+	return strings.NewReplacer(pairs...)
 }
+
+var escapes = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 // str returns a JSON string's text, "" for anything else.
 func str(raw json.RawMessage) string {
@@ -367,8 +414,8 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	if v == "" {
 		return 0
 	}
-	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
+	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(seconds) * time.Second // of a number that is out of range: the most there is
 	}
 	at, err := http.ParseTime(v)
 	if err != nil {

@@ -1,0 +1,150 @@
+package mockendpoint
+
+import (
+	"fmt"
+	"maps"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Request is one call as it was received, without its secrets: it may be printed.
+type Request struct {
+	At          time.Time // of arrival
+	Method      string
+	Path        string // without the query
+	ContentType string
+	AuthMethod  string     // "basic", "post" (the secret in the form) or "none"
+	ClientID    string     // decoded
+	Form        url.Values // values that are secret are "[redacted]": see [Options.SecretParams]
+
+	// Outcome is the status of the answer ("200"), or "hang", "drop", "gone" (the client left before it was answered) or
+	// "closed" (the endpoint was, before it had answered); "" while the call is in flight.
+	Outcome string
+
+	// Token is the ordinal of the access token that was the answer, from 1; a token that is given out again has the
+	// ordinal that it got first. 0: none.
+	Token int
+}
+
+// String describes the request on one line, without secrets.
+func (r Request) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s auth=%s client=%q", r.At.Format("15:04:05.000"), r.Method, r.Path, r.AuthMethod, r.ClientID)
+	for _, name := range slices.Sorted(maps.Keys(r.Form)) {
+		if name != "client_id" {
+			fmt.Fprintf(&b, " %s=%q", name, r.Form[name])
+		}
+	}
+	switch {
+	case r.Outcome == "":
+		b.WriteString(": in flight")
+	case r.Token > 0:
+		fmt.Fprintf(&b, ": %s, token %d", r.Outcome, r.Token)
+	default:
+		fmt.Fprintf(&b, ": %s", r.Outcome)
+	}
+	return b.String()
+}
+
+// clone returns a copy that shares nothing with r.
+func (r Request) clone() Request {
+	c := r
+	c.Form = make(url.Values, len(r.Form))
+	for name, values := range r.Form {
+		c.Form[name] = slices.Clone(values)
+	}
+	return c
+}
+
+const redacted = "[redacted]"
+
+// telltales are parts of the names of parameters that are secret: client_secret, client_assertion, refresh_token, …
+var telltales = []string{"secret", "password", "assertion", "token", "code", "key"}
+
+// redact returns a copy of form without its secrets.
+func redact(form url.Values, secretParams []string) url.Values {
+	clean := make(url.Values, len(form))
+	for name, values := range form {
+		clean[name] = slices.Clone(values)
+		telltale := slices.ContainsFunc(telltales, func(part string) bool {
+			return strings.Contains(strings.ToLower(name), part)
+		})
+		if telltale || slices.Contains(secretParams, name) {
+			for i := range values {
+				clean[name][i] = redacted
+			}
+		}
+	}
+	return clean
+}
+
+// credentials are what a client says of itself (RFC 6749 §2.3.1).
+type credentials struct {
+	method     string // as in [Request.AuthMethod]
+	id, secret string
+	broken     bool // a Basic header that isn't form-encoded
+}
+
+func readCredentials(r *http.Request) credentials {
+	if user, password, ok := r.BasicAuth(); ok {
+		id, idErr := url.QueryUnescape(user)
+		secret, secretErr := url.QueryUnescape(password)
+		return credentials{method: "basic", id: id, secret: secret, broken: idErr != nil || secretErr != nil}
+	}
+	c := credentials{method: "none", id: r.PostForm.Get("client_id"), secret: r.PostForm.Get("client_secret")}
+	if c.secret != "" {
+		c.method = "post"
+	}
+	return c
+}
+
+// checkForm returns a refusal of a request that is no token request at all, whoever sends it.
+func checkForm(r *http.Request, parseErr error) (refusal Reply, refused bool) {
+	refuse := func(description string) (Reply, bool) {
+		return Reply{Error: "invalid_request", ErrorDescription: description}, true
+	}
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case r.Method != http.MethodPost:
+		refusal, refused = refuse("a token is asked for with POST")
+		refusal.Status, refusal.Header = http.StatusMethodNotAllowed, http.Header{"Allow": {http.MethodPost}}
+		return refusal, refused
+	case media != "application/x-www-form-urlencoded":
+		return refuse("the Content-Type must be application/x-www-form-urlencoded")
+	case parseErr != nil:
+		return refuse("the form can't be read")
+	}
+	for _, name := range []string{"grant_type", "client_id", "client_secret", "scope"} {
+		if len(r.PostForm[name]) > 1 {
+			return refuse(name + " is there twice") // RFC 6749 §3.2
+		}
+	}
+	if r.Header.Get("Authorization") != "" && r.PostForm.Has("client_secret") {
+		return refuse("the client authenticates in two ways") // RFC 6749 §2.3
+	}
+	return Reply{}, false
+}
+
+// refuseClient is the refusal of a client that isn't who it should be (RFC 6749 §5.2).
+func refuseClient(method string) Reply {
+	r := Reply{Error: "invalid_client", ErrorDescription: "unknown client, or wrong secret"}
+	if method == "basic" {
+		r.Header = http.Header{"Www-Authenticate": {`Basic realm="mockendpoint"`}}
+	}
+	return r
+}
+
+// checkGrant returns a refusal of any grant but client_credentials.
+func checkGrant(form url.Values) (refusal Reply, refused bool) {
+	switch form.Get("grant_type") {
+	case "client_credentials":
+		return Reply{}, false
+	case "":
+		return Reply{Error: "invalid_request", ErrorDescription: "grant_type is missing"}, true
+	}
+	return Reply{Error: "unsupported_grant_type", ErrorDescription: "only client_credentials is known here"}, true
+}
