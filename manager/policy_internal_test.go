@@ -308,9 +308,6 @@ func TestJudge(t *testing.T) {
 		{"more left than the margin", recordOf(age(time.Hour - 10*time.Second - time.Millisecond)), "c1", usable},
 		{"as much left as the margin", recordOf(age(time.Hour - 10*time.Second)), "c1", expiring},
 		{"a TTL longer than its whole life", recordOf(func(r *store.Record) { r.TTL = 30 * day }), "c1", usable},
-		{"a life that is all margin", recordOf(func(r *store.Record) {
-			r.Token.ExpiresAt, r.TTL = r.Token.IssuedAt.Add(time.Millisecond), day
-		}), "c1", usable},
 		{"of another configuration", recordOf(foreignToken), "c1", foreign},
 		{"of another configuration, and invalidated", recordOf(foreignToken, droppedUpTo(100)), "c1", dropped},
 		{"of another configuration, and about to expire", recordOf(foreignToken, age(time.Hour-time.Second)), "c1", expiring},

@@ -119,6 +119,9 @@ func (e *Env) bearer(ctx context.Context) (*Token, error) {
 
 // mayHaveToken reports whether the token may go where req goes, by the way that redirects have led it.
 func (e *Env) mayHaveToken(req *http.Request) bool {
+	if e.origins == nil && req.Response == nil {
+		return true
+	}
 	target := origin(req.URL)
 	if e.origins != nil && !slices.Contains(e.origins, target) {
 		return false
