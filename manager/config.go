@@ -188,6 +188,9 @@ func (e Environment) resolve() (resolved, error) {
 	if r.policy, err = e.Policy.withDefaults(); err != nil {
 		return r, err
 	}
+	if err = e.checkBaseURL(); err != nil {
+		return r, err
+	}
 	if r.origins, err = e.origins(); err != nil {
 		return r, err
 	}
@@ -233,21 +236,35 @@ func cloneValues(v url.Values) url.Values {
 	return c
 }
 
+// checkBaseURL checks what the token URL and the allowed origin are made of.
+func (e Environment) checkBaseURL() error {
+	if e.BaseURL == "" {
+		return nil
+	}
+	if err := endpoint.CheckURL(e.BaseURL, e.AllowHTTP); err != nil {
+		return fmt.Errorf("base_url: %w", err)
+	}
+	if strings.Contains(e.BaseURL, "?") {
+		return errors.New("base_url: must not have a query")
+	}
+	return nil
+}
+
 // origins returns the origins that a token may be sent to, nil for any.
 func (e Environment) origins() ([]string, error) {
 	list := e.Origins
 	if len(list) == 0 && e.BaseURL != "" {
 		list = []string{e.BaseURL}
 	}
-	var origins []string
-	for _, raw := range list {
+	var allowed []string
+	for i, raw := range list {
 		u, err := url.Parse(raw)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("base_url, origins: %q is no absolute http or https URL", raw)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+			return nil, fmt.Errorf("origins: the %d. is no http or https origin (https://host:port)", i+1)
 		}
-		origins = append(origins, origin(u))
+		allowed = append(allowed, origin(u))
 	}
-	return origins, nil
+	return allowed, nil
 }
 
 // fingerprint is a digest of all that decides which token comes back, and of no secret.

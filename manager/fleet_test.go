@@ -17,7 +17,14 @@ import (
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(quiet{}) // it reports every dial that fails, as many tests make it
+	goleak.VerifyTestMain(m)
+}
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
 
 const (
 	env    = "prod"

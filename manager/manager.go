@@ -22,6 +22,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -112,7 +113,7 @@ func (m *Manager) configure(c Config) error {
 	}
 	for _, name := range m.names {
 		if err := store.CheckName(name); err != nil {
-			return &ConfigError{Err: errors.Join(errors.New("environments: "), err)}
+			return &ConfigError{Err: fmt.Errorf("environments: %w", err)}
 		}
 		r, err := c.Environments[name].resolve()
 		if err != nil {

@@ -167,6 +167,9 @@ func bearerErrors(field string) []string {
 	var codes []string
 	scheme := ""
 	for _, item := range splitQuoted(field) {
+		if strings.TrimSpace(item) == "" {
+			continue // RFC 9110 §5.6.1.2: empty elements of a list don't count
+		}
 		name, value, isParam := strings.Cut(item, "=")
 		// The first parameter of a challenge comes after its scheme and a space: `Bearer realm="x"`.
 		if before, after, ok := strings.Cut(strings.TrimSpace(name), " "); ok {

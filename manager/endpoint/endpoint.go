@@ -127,7 +127,7 @@ type Client struct {
 func New(c Config) (*Client, error) {
 	c.AuthMethod = cmp.Or(c.AuthMethod, ClientSecretBasic)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, DefaultConnectTimeout)
-	if err := checkURL(c.TokenURL, c.AllowHTTP); err != nil {
+	if err := CheckURL(c.TokenURL, c.AllowHTTP); err != nil {
 		return nil, fmt.Errorf("token_url: %w", err)
 	}
 	switch {
@@ -164,7 +164,9 @@ func checkNames(names iter.Seq[string]) error {
 	return nil
 }
 
-func checkURL(raw string, allowHTTP bool) error {
+// CheckURL returns an error, to stand behind a setting's name, unless raw is an absolute https URL (or http, on loopback
+// or where allowed) without credentials and fragment. The error doesn't repeat raw, which may hold a secret.
+func CheckURL(raw string, allowHTTP bool) error {
 	u, err := url.Parse(raw)
 	switch {
 	case raw == "":
