@@ -27,7 +27,7 @@ var ErrLost = errors.New("lock: the lease was lost")
 type BusyError struct {
 	Key    string
 	Holder string        // the other's name; "" where the key isn't one of ours
-	TTL    time.Duration // until the lease ends unless it is renewed
+	TTL    time.Duration // until the lease ends unless it is renewed; 0 where it has ended meanwhile
 }
 
 func (e *BusyError) Error() string {
@@ -90,13 +90,11 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 	err := mutex.TryLockContext(ctx)
 	var taken *redsync.ErrTaken
 	if errors.As(err, &taken) {
-		// Perhaps by ourselves: a client that lost the reply has sent the command again.
+		// Perhaps by ourselves: a client that lost the reply has sent the command again. Redsync has given it back.
 		return nil, l.busy(ctx, key, length)
 	}
 	if err != nil {
-		// The key may have been set all the same, and redsync's own clean-up ran on a context that may be done.
-		l.forget(ctx, key, value)
-		return nil, &UnavailableError{Key: key, Err: err}
+		return nil, l.unknown(ctx, key, value, err)
 	}
 	lease := &Lease{mutex: mutex, key: key, length: length, timeout: l.timeout, stop: make(chan struct{}),
 		stopped: make(chan struct{}), lost: make(chan struct{})}
@@ -106,11 +104,14 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 }
 
 // busy looks who holds key.
-func (l *Locker) busy(ctx context.Context, key string, length time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+func (l *Locker) busy(caller context.Context, key string, length time.Duration) error {
+	ctx, cancel := context.WithTimeout(caller, l.timeout)
 	defer cancel()
 	reply, err := healScript.Run(ctx, l.rdb, []string{key}, length.Milliseconds()).Slice()
-	if err != nil {
+	switch {
+	case err != nil && caller.Err() != nil:
+		return context.Cause(caller)
+	case err != nil:
 		return &UnavailableError{Key: key, Err: err}
 	}
 	e := &BusyError{Key: key}
@@ -123,12 +124,16 @@ func (l *Locker) busy(ctx context.Context, key string, length time.Duration) err
 	return e
 }
 
-// forget deletes key if it holds value, after an acquire of unknown outcome. Where that fails, too, the orphan ends with
-// its TTL.
-func (l *Locker) forget(ctx context.Context, key, value string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
+// unknown ends an acquire that failed with err, although the key may have been set. Redsync has cleaned up, on the
+// caller's ctx: where that is done, it is done here. Where Redis answers neither, the orphan ends with its TTL.
+func (l *Locker) unknown(ctx context.Context, key, value string, err error) error {
+	if ctx.Err() == nil {
+		return &UnavailableError{Key: key, Err: err}
+	}
+	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 	defer cancel()
-	_, _ = l.redsync.NewMutex(key, redsync.WithValue(value)).UnlockContext(ctx)
+	_, _ = l.redsync.NewMutex(key, redsync.WithValue(value)).UnlockContext(detached)
+	return context.Cause(ctx)
 }
 
 // A Lease is held until it is released, or lost. Its methods are safe for concurrent use.
@@ -185,8 +190,9 @@ func (l *Lease) renew() {
 }
 
 // Release ends the renewal and gives the lease back. It doesn't end with the caller's ctx: a caller that is gone must
-// not leave a lock behind; it takes at most [DefaultTimeout]. The error wraps [ErrLost] where the lease had ended before,
-// or is an *[UnavailableError], after which the lock ends with its TTL. Further calls return nil and do nothing.
+// not leave a lock behind. It takes at most [DefaultTimeout], twice that where a renewal is under way. The error wraps
+// [ErrLost] where the lease had ended before, or is an *[UnavailableError], after which the lock ends with its TTL.
+// Further calls return nil and do nothing.
 func (l *Lease) Release(ctx context.Context) error {
 	if l.once.Swap(true) {
 		return nil

@@ -36,8 +36,9 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 		return false
 	}
 	if err != nil {
-		return a.flight.redisFailed(ctx, &e.m.writes, a.at, err)
+		return a.flight.redisFailed(ctx, &e.writes, a.at, err)
 	}
+	e.writes.ok(e)
 	if !a.flight.send() {
 		return true // nobody wants it any more
 	}
@@ -74,6 +75,9 @@ func (f *flight) send() bool {
 		return false
 	}
 	f.sent, f.waitingFor = true, "for the token endpoint, which this replica has asked"
+	if f.rejected {
+		f.env.rejected = f.above
+	}
 	return true
 }
 
@@ -93,24 +97,24 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	var ttl time.Duration
 	err := error(store.ErrExpired)
 	sent := e.m.now()
-	if life >= minLife {
+	if life >= minLife && life-(sent-a.at) > e.policy.margin(life) {
 		ttl, sent, err = a.put(ctx, life, t)
 	}
 	switch {
 	case err == nil:
 		a.log.Info("refreshed", "outcome", "stored")
-		a.stored(e.newSnapshot(t, sent+min(ttl, life)))
+		a.stored(e.newSnapshot(t, sent+min(ttl, life)), sent)
 		return a.flight.serveOwn(t)
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.log.Info("the token came too late", "outcome", "obsolete", "error", err)
 		return false
 	case errors.Is(err, store.ErrExpired):
-		return a.failed(ctx, &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token's life was over on arrival"})
+		return a.failed(ctx, &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token's life was over on arrival, or too short to be used"})
 	default:
 		// Whether it is stored isn't known: the callers get it, and the write goes on until it is.
 		a.log.Warn("the token could not be stored yet", "outcome", "store_unknown", "error", err)
-		e.m.writes.failed(e.m, sent, err)
-		a.stored(e.newSnapshot(t, a.at+life))
+		e.writes.failed(e, sent, err)
+		a.stored(e.newSnapshot(t, a.at+life), a.at)
 		issue := a.issue
 		e.m.spawn(func() { e.putLater(ctx, issue, life, t) })
 		return a.flight.serveOwn(t)
@@ -135,15 +139,15 @@ func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, s
 		sent = a.env.m.now()
 		ttl, err = a.env.m.store.Put(ctx, a.env.name, a.issue, life, t)
 		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
-			a.env.m.writes.ok(a.env.m)
+			a.env.writes.ok(a.env)
 			break
 		}
 	}
 	return ttl, sent, err
 }
 
-// stored publishes the attempt's own token.
-func (a *attempt) stored(s *snapshot) {
+// stored publishes the attempt's own token, known by a call that was sent at the instant.
+func (a *attempt) stored(s *snapshot, sent time.Duration) {
 	e := a.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -151,7 +155,7 @@ func (a *attempt) stored(s *snapshot) {
 		e.conflict = e.conflict.grown(e.m.now())
 	}
 	// History may have been lost between our snapshot and the version that was just issued above it.
-	e.publishLocked(s, func(old *snapshot) bool { return old.published < a.at && a.issue.Version < old.token.Version })
+	e.publishLocked(s, sent, func(old *snapshot) bool { return old.published < a.at && a.issue.Version < old.token.Version })
 }
 
 // putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try.
@@ -169,7 +173,7 @@ func (e *Env) putLater(ctx context.Context, at store.Issue, life time.Duration, 
 		_, err := e.m.store.Put(ctx, e.name, at, life, t)
 		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
 			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", at.Version, "error", err)
-			e.m.writes.ok(e.m)
+			e.writes.ok(e)
 			e.look()
 			return
 		}
@@ -194,6 +198,9 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	} else {
 		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential)
 	}
+	if endpoint.IsRefusal(f.Code) {
+		f.Attempt = max(f.Attempt, a.localAttempt())
+	}
 	backoff := e.policy.backoff(f.Code, f.Attempt, failed.RetryAfter)
 	recorded, now, err := a.record(ctx, f, backoff)
 	answer := &EndpointError{
@@ -208,7 +215,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	if errors.Is(err, store.ErrOlder) && !local {
 		return false // something newer is there: that is the answer
 	}
-	if local || err != nil { // nobody else knows: this replica holds back by itself
+	if local || err != nil || endpoint.IsRefusal(f.Code) { // nobody else knows, or may not for long
 		e.holdBack(answer, f.Attempt)
 	}
 	a.flight.fail(answer, f.Version, backoff)
@@ -290,7 +297,7 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	e.log.Warn("refreshed without Redis", "outcome", "alone", "took_ms", took.Milliseconds())
 	t := e.newToken(reply, store.Issue{At: start}, life, took)
 	e.mu.Lock()
-	e.publishLocked(e.newSnapshot(t, at+life), func(*snapshot) bool { return false })
+	e.publishLocked(e.newSnapshot(t, at+life), at, func(*snapshot) bool { return false })
 	e.mu.Unlock()
 	return f.serveOwn(t)
 }

@@ -106,59 +106,103 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"no Redis", func(c *conf, _ *env) { c.Redis = nil }, "onetoken: redis: no client"},
 		{"no environment", func(c *conf, _ *env) { c.Environments = map[string]Environment{} }, "onetoken: environments: none is configured"},
-		{"an environment without a name", func(c *conf, e *env) { c.Environments = map[string]Environment{"": *e} },
-			`onetoken: environments: "": ` + names},
-		{"a bad name of an environment", func(c *conf, e *env) { c.Environments = map[string]Environment{"a b": *e} },
-			`onetoken: environments: "a b": ` + names},
+		{
+			"an environment without a name", func(c *conf, e *env) { c.Environments = map[string]Environment{"": *e} },
+			`onetoken: environments: "": ` + names,
+		},
+		{
+			"a bad name of an environment", func(c *conf, e *env) { c.Environments = map[string]Environment{"a b": *e} },
+			`onetoken: environments: "a b": ` + names,
+		},
 		{"a bad namespace", func(c *conf, _ *env) { c.Namespace = "{x}" }, `onetoken: store: namespace: "{x}": ` + names},
-		{"a comma in the replica", func(c *conf, _ *env) { c.Replica = "a,b" },
-			`onetoken: replica: "a,b" is not 1 to 128 printable ASCII characters without space, "|", "," or quotes`},
+		{
+			"a comma in the replica", func(c *conf, _ *env) { c.Replica = "a,b" },
+			`onetoken: replica: "a,b" is not 1 to 128 printable ASCII characters without space, "|", "," or quotes`,
+		},
 
 		{"no URL", func(_ *conf, e *env) { e.BaseURL = "" }, "onetoken: environment prod: base_url or token_url is missing"},
 		{"no client id", func(_ *conf, e *env) { e.ClientID = "" }, "onetoken: environment prod: client_id is missing"},
 		{"no secret", func(_ *conf, e *env) { e.ClientSecret = Secret{} }, "onetoken: environment prod: client_secret is missing"},
 		{"an empty secret", func(_ *conf, e *env) { e.ClientSecret = NewSecret("") }, "onetoken: environment prod: client_secret is missing"},
-		{"an unknown method", func(_ *conf, e *env) { e.AuthMethod = "tls" },
-			`onetoken: environment prod: auth_method "tls" is not one of client_secret_basic, client_secret_post`},
-		{"a bad scope", func(_ *conf, e *env) { e.Scopes = []string{"a b"} },
-			`onetoken: environment prod: scopes: "a b" is no scope (RFC 6749 §3.3)`},
-		{"a parameter with a setting", func(_ *conf, e *env) { e.Params = url.Values{"client_id": {"x"}} },
-			`onetoken: environment prod: params: "client_id" has a setting of its own`},
-		{"a secret parameter with a setting", func(_ *conf, e *env) { e.SecretParams = map[string]Secret{"scope": NewSecret(hiddenText)} },
-			`onetoken: environment prod: secret_params: "scope" has a setting of its own`},
-		{"a token URL that is none", func(_ *conf, e *env) { e.TokenURL = "auth.example/token" },
-			"onetoken: environment prod: token_url: is no absolute http or https URL"},
+		{
+			"an unknown method", func(_ *conf, e *env) { e.AuthMethod = "tls" },
+			`onetoken: environment prod: auth_method "tls" is not one of client_secret_basic, client_secret_post`,
+		},
+		{
+			"a bad scope", func(_ *conf, e *env) { e.Scopes = []string{"a b"} },
+			`onetoken: environment prod: scopes: "a b" is no scope (RFC 6749 §3.3)`,
+		},
+		{
+			"a parameter with a setting", func(_ *conf, e *env) { e.Params = url.Values{"client_id": {"x"}} },
+			`onetoken: environment prod: params: "client_id" has a setting of its own`,
+		},
+		{
+			"a secret parameter with a setting", func(_ *conf, e *env) { e.SecretParams = map[string]Secret{"scope": NewSecret(hiddenText)} },
+			`onetoken: environment prod: secret_params: "scope" has a setting of its own`,
+		},
+		{
+			"a token URL that is none", func(_ *conf, e *env) { e.TokenURL = "auth.example/token" },
+			"onetoken: environment prod: token_url: is no absolute http or https URL",
+		},
 
 		{"a negative margin", func(_ *conf, e *env) { e.ExpiryMargin = -1 }, "onetoken: environment prod: expiry_margin: -1ns is negative"},
 		{"a negative lease", func(_ *conf, e *env) { e.Lease = -time.Second }, "onetoken: environment prod: lease: -1s is negative"},
-		{"a short lease", func(_ *conf, e *env) { e.Lease = 999 * time.Millisecond },
-			"onetoken: environment prod: lease: 999ms is not between 1s and 10m0s"},
-		{"a long lease", func(_ *conf, e *env) { e.Lease = time.Hour },
-			"onetoken: environment prod: lease: 1h0m0s is not between 1s and 10m0s"},
-		{"a negative timeout", func(_ *conf, e *env) { e.EndpointTimeout = -time.Second },
-			"onetoken: environment prod: endpoint_timeout: -1s is negative"},
-		{"a negative connect timeout", func(_ *conf, e *env) { e.ConnectTimeout = -time.Second },
-			"onetoken: environment prod: connect_timeout: -1s is negative"},
-		{"a negative backoff", func(_ *conf, e *env) { e.Backoff.Min = -time.Second },
-			"onetoken: environment prod: backoff.min: -1s is negative"},
-		{"a backoff that shrinks", func(_ *conf, e *env) { e.Backoff = Backoff{time.Minute, time.Second} },
-			"onetoken: environment prod: backoff: max 1s is shorter than min 1m0s"},
-		{"a refusal's backoff that shrinks", func(_ *conf, e *env) { e.BackoffRefused.Max = time.Second },
-			"onetoken: environment prod: backoff_refused: max 1s is shorter than min 15s"},
-		{"a negative Retry-After", func(_ *conf, e *env) { e.RetryAfterMax = -time.Second },
-			"onetoken: environment prod: retry_after_max: -1s is negative"},
-		{"a short default life", func(_ *conf, e *env) { e.DefaultLife = time.Millisecond },
-			"onetoken: environment prod: default_life, max_life: at least 1s"},
-		{"a short longest life", func(_ *conf, e *env) { e.MaxLife = time.Millisecond },
-			"onetoken: environment prod: default_life, max_life: at least 1s"},
-		{"a late refresh", func(_ *conf, e *env) { e.RefreshAt = 1 },
-			"onetoken: environment prod: refresh_at: 1 is not between 0.5 and 1 (50% and 100% of the life)"},
-		{"an early refresh", func(_ *conf, e *env) { e.RefreshAt = 0.4 },
-			"onetoken: environment prod: refresh_at: 0.4 is not between 0.5 and 1 (50% and 100% of the life)"},
-		{"a refresh in percent", func(_ *conf, e *env) { e.RefreshAt = 80 },
-			"onetoken: environment prod: refresh_at: 80 is not between 0.5 and 1 (50% and 100% of the life)"},
-		{"an unknown outage policy", func(_ *conf, e *env) { e.Outage = "panic" },
-			`onetoken: environment prod: outage: "panic" is not one of fail, refresh_alone`},
+		{
+			"a short lease", func(_ *conf, e *env) { e.Lease = 999 * time.Millisecond },
+			"onetoken: environment prod: lease: 999ms is not between 1s and 10m0s",
+		},
+		{
+			"a long lease", func(_ *conf, e *env) { e.Lease = time.Hour },
+			"onetoken: environment prod: lease: 1h0m0s is not between 1s and 10m0s",
+		},
+		{
+			"a negative timeout", func(_ *conf, e *env) { e.EndpointTimeout = -time.Second },
+			"onetoken: environment prod: endpoint_timeout: -1s is negative",
+		},
+		{
+			"a negative connect timeout", func(_ *conf, e *env) { e.ConnectTimeout = -time.Second },
+			"onetoken: environment prod: connect_timeout: -1s is negative",
+		},
+		{
+			"a negative backoff", func(_ *conf, e *env) { e.Backoff.Min = -time.Second },
+			"onetoken: environment prod: backoff.min: -1s is negative",
+		},
+		{
+			"a backoff that shrinks", func(_ *conf, e *env) { e.Backoff = Backoff{time.Minute, time.Second} },
+			"onetoken: environment prod: backoff: max 1s is shorter than min 1m0s",
+		},
+		{
+			"a refusal's backoff that shrinks", func(_ *conf, e *env) { e.BackoffRefused.Max = time.Second },
+			"onetoken: environment prod: backoff_refused: max 1s is shorter than min 15s",
+		},
+		{
+			"a negative Retry-After", func(_ *conf, e *env) { e.RetryAfterMax = -time.Second },
+			"onetoken: environment prod: retry_after_max: -1s is negative",
+		},
+		{
+			"a short default life", func(_ *conf, e *env) { e.DefaultLife = time.Millisecond },
+			"onetoken: environment prod: default_life, max_life: at least 1s",
+		},
+		{
+			"a short longest life", func(_ *conf, e *env) { e.MaxLife = time.Millisecond },
+			"onetoken: environment prod: default_life, max_life: at least 1s",
+		},
+		{
+			"a late refresh", func(_ *conf, e *env) { e.RefreshAt = 1 },
+			"onetoken: environment prod: refresh_at: 1 is not between 0.5 and 1 (50% and 100% of the life)",
+		},
+		{
+			"an early refresh", func(_ *conf, e *env) { e.RefreshAt = 0.4 },
+			"onetoken: environment prod: refresh_at: 0.4 is not between 0.5 and 1 (50% and 100% of the life)",
+		},
+		{
+			"a refresh in percent", func(_ *conf, e *env) { e.RefreshAt = 80 },
+			"onetoken: environment prod: refresh_at: 80 is not between 0.5 and 1 (50% and 100% of the life)",
+		},
+		{
+			"an unknown outage policy", func(_ *conf, e *env) { e.Outage = "panic" },
+			`onetoken: environment prod: outage: "panic" is not one of fail, refresh_alone`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf, env := goodConfig(t)
@@ -236,8 +280,11 @@ func TestOriginsOfAnEnvironment(t *testing.T) {
 		want []string
 	}{
 		{"BaseURL's", Environment{BaseURL: "https://App.example:443/api/v2"}, []string{"https://app.example"}},
-		{"configured", Environment{BaseURL: "https://app.example/api/v2", Origins: []string{"https://a.example/", "http://b.example:8080"}},
-			[]string{"https://a.example", "http://b.example:8080"}},
+		{
+			"configured",
+			Environment{BaseURL: "https://app.example/api/v2", Origins: []string{"https://a.example/", "http://b.example:8080"}},
+			[]string{"https://a.example", "http://b.example:8080"},
+		},
 		{"any, where none is known", Environment{TokenURL: "https://auth.example/token"}, nil},
 	} {
 		got, err := c.env.origins()

@@ -159,7 +159,14 @@ func TestNoSecretIsLogged(t *testing.T) {
 	if _, err := f.managers[0].Refresh(t.Context(), env); err != nil {
 		t.Fatal(err)
 	}
-	f.oneToken(f.all(token))
+	eventually(t, 3*time.Second, "all have heard that the client was mended", func() bool {
+		for _, o := range f.all(token) {
+			if o.err != nil {
+				return false
+			}
+		}
+		return true
+	})
 	if _, err := f.managers[0].Invalidate(t.Context(), env, 0); err != nil {
 		t.Fatal(err)
 	}

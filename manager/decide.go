@@ -23,7 +23,8 @@ type view struct {
 	failureIsOld bool          // an explicit refresh was called after the failure
 	explicit     bool          // an explicit refresh is asked for
 	hasUsable    bool          // this replica has a token that it can hand out
-	localPause   time.Duration // how long this replica holds back from an endpoint that it can't reach
+	local        local         // what this replica knows alone
+	localPause   time.Duration // how long it holds back by itself
 	replaceAfter time.Duration // how old a token of another configuration must be to be replaced
 }
 
@@ -33,7 +34,7 @@ type step int
 const (
 	stepServe    step = iota // the token read is the answer
 	stepFail                 // the failure read is the answer
-	stepHoldBack             // this replica can't reach the endpoint, and nobody else is at it
+	stepHoldBack             // this replica holds back by itself, and nobody else is at it
 	stepYield                // a token of another configuration is stored, and this replica can do without its own
 	stepWait                 // another is at it, or it is too early: look again later
 	stepAcquire              // try the lease
@@ -59,8 +60,8 @@ func decide(v view) decision {
 		return decision{stepWait, r.Lock.TTL}
 	case what == foreign && v.hasUsable && !v.explicit:
 		return decision{step: stepYield}
-	case what == foreign && r.Now.Sub(r.Token.IssuedAt) < v.replaceAfter:
-		return decision{stepWait, min(v.replaceAfter-r.Now.Sub(r.Token.IssuedAt), v.replaceAfter)}
+	case what == foreign && !r.Token.IssuedAt.After(r.Now) && r.Now.Sub(r.Token.IssuedAt) < v.replaceAfter:
+		return decision{stepWait, v.replaceAfter - r.Now.Sub(r.Token.IssuedAt)}
 	case v.localPause > 0 && !v.explicit:
 		return decision{step: stepHoldBack}
 	default:
@@ -105,9 +106,13 @@ func withReporter(prev *store.Failure, replica string) string {
 	return strings.Join(names[max(len(names)-unreachableQuorum, 0):], ",")
 }
 
-// attemptNumber continues the row of failures that prev belongs to.
+// attemptNumber continues the row of failures that prev belongs to: the endpoint's for everybody, or that of the one who
+// is refused.
 func attemptNumber(prev *store.Failure, fingerprint, credential string) int {
-	if prev == nil || prev.Code == endpoint.CodeUnreachable || prev.Config != fingerprint || prev.Credential != credential {
+	switch {
+	case prev == nil, prev.Code == endpoint.CodeUnreachable:
+		return 1
+	case endpoint.IsRefusal(prev.Code) && (prev.Config != fingerprint || prev.Credential != credential):
 		return 1
 	}
 	return prev.Attempt + 1

@@ -100,7 +100,7 @@ func TestDecide(t *testing.T) {
 		{"an old foreign token", view{record: record(foreignToken), replaceAfter: time.Minute}, acquire},
 		{"an older foreign token", view{record: record(foreignToken), replaceAfter: 10 * time.Second}, acquire},
 		{"a young foreign token", view{record: record(foreignToken, age(10*time.Second)), replaceAfter: time.Minute}, wait(50 * time.Second)},
-		{"a foreign token from the future", view{record: record(foreignToken, age(-time.Hour)), replaceAfter: time.Minute}, wait(time.Minute)},
+		{"a foreign token from the future", view{record: record(foreignToken, age(-time.Hour)), replaceAfter: time.Minute}, acquire},
 		{"a young foreign token, for a refresh", view{record: record(foreignToken, age(10*time.Second)), replaceAfter: time.Minute, explicit: true, hasUsable: true}, wait(50 * time.Second)},
 		{"an old foreign token, for a refresh", view{record: record(foreignToken), replaceAfter: time.Second, explicit: true, hasUsable: true}, acquire},
 		{"a young foreign token, for a replica that holds back", view{record: record(foreignToken, age(10*time.Second)), replaceAfter: time.Minute, localPause: time.Second}, wait(50 * time.Second)},
@@ -201,7 +201,8 @@ func TestAttemptNumber(t *testing.T) {
 		{"the second", prev("http_503", "c1", "aaaa", 1), 2},
 		{"the tenth", prev("invalid_client", "c1", "aaaa", 9), 10},
 		{"after a failure of another kind", prev("timeout", "c1", "aaaa", 3), 4},
-		{"after another configuration's", prev("http_503", "c2", "aaaa", 3), 1},
+		{"after another configuration's", prev("http_503", "c2", "aaaa", 3), 4},
+		{"after another configuration's refusal", prev("invalid_client", "c2", "aaaa", 3), 1},
 		{"after another secret's", prev("invalid_client", "c1", "bbbb", 3), 1},
 		{"after a replica that couldn't connect", prev("unreachable", "c1", "aaaa", 3), 1},
 	} {
@@ -214,8 +215,8 @@ func TestAttemptNumber(t *testing.T) {
 func TestConflictGrowsFromASecondToAMinute(t *testing.T) {
 	var c conflict
 	now := time.Hour
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
-		want *= time.Second
+	for i, seconds := range []int{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+		want := time.Duration(seconds) * time.Second
 		if got := c.wait(now); got != want {
 			t.Errorf("after %d replacements: %v; want %v", i, got, want)
 		}

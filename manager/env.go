@@ -23,19 +23,25 @@ type Env struct {
 	snap     atomic.Pointer[snapshot] // read by anyone, written under mu
 	behindAt atomic.Int64             // no flight behind the callers starts before this instant
 
-	mu        sync.Mutex    // guards what follows; never held across I/O
-	flight    *flight       // the one under way, nil where none is
-	answer    *answer       // what the last flight learnt, nil where nothing
-	dropped   Version       // the highest invalidation known here
-	droppedAt time.Duration // when it was learnt
-	rejected  Version       // the highest version that a 401 has asked to replace
-	local     local
-	conflict  conflict
-	aloneAt   time.Duration // no token is fetched without Redis before
-	lastRead  time.Duration
-	looking   bool // whether a read is under way that nobody waits for
-	lookAgain bool
-	closed    bool
+	// A Redis that is full or read-only still answers reads, and one shard of a cluster may be away: each kind of call
+	// has its own health, in each environment.
+	reads, writes health
+
+	mu          sync.Mutex    // guards what follows; never held across I/O
+	flight      *flight       // the one under way, nil where none is
+	news        chan struct{} // closed when a token becomes usable; nil where nobody waits
+	answer      *answer       // what the last flight learnt, nil where nothing
+	dropped     Version       // the highest invalidation known here
+	droppedAt   time.Duration // when it was learnt
+	rejected    Version       // the version that was last asked to be replaced because of a 401
+	suspectedAt time.Duration // when the clocks last parted
+	local       local
+	conflict    conflict
+	aloneAt     time.Duration // no token is fetched without Redis before
+	lastRead    time.Duration
+	looking     bool // whether a read is under way that nobody waits for
+	lookAgain   bool
+	closed      bool
 }
 
 // answer is an error that is repeated, rather than looked for again, until an instant.
@@ -45,7 +51,8 @@ type answer struct {
 	until   time.Duration
 }
 
-// local is what this replica knows of its own connection to the endpoint.
+// local is why a replica holds back by itself: it can't reach the endpoint, or is refused there. A refusal is in Redis,
+// too, but only the last one is: two refused replicas with different secrets would free each other.
 type local struct {
 	attempt int           // failures in a row
 	until   time.Duration // it doesn't try before
@@ -97,10 +104,10 @@ func (e *Env) Invalidate(ctx context.Context, v Version) (Version, error) {
 		return 0, err
 	}
 	if err != nil {
-		e.m.writes.failed(e.m, sent, err)
+		e.writes.failed(e, sent, err)
 		return 0, &RedisError{Environment: e.name, Err: err}
 	}
-	e.m.writes.ok(e.m)
+	e.writes.ok(e)
 	e.log.Info("invalidated", "outcome", "invalidated", "version", d)
 	e.mu.Lock()
 	defer e.mu.Unlock()

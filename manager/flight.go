@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/lock"
+	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -20,6 +21,7 @@ type ask struct {
 	explicit   bool          // a Refresh: failures before it don't count
 	called     time.Duration // when that was called
 	background bool          // nobody waits for it
+	rejected   bool          // a 401 is the reason
 }
 
 // A flight is a replica's one way to a new token of an environment, shared by all who wait for it. It runs in a goroutine
@@ -65,17 +67,54 @@ func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 	if f == nil {
 		f = e.startLocked(a)
 	} else {
-		f.ask, f.askedAt = f.merge(a), e.m.now()
+		f.joinLocked(a)
 	}
 	f.waiters++
 	e.mu.Unlock()
+	return f.waitFor(ctx, a)
+}
 
-	select {
-	case <-f.done:
+// waitFor returns what the flight brings to a caller that has joined it with a. One that didn't ask for a refresh leaves
+// with a usable token however that came, also when the flight, which others may have asked for more, brings an error.
+func (f *flight) waitFor(ctx context.Context, a ask) (*Token, error) {
+	e := f.env
+	for {
+		e.mu.Lock()
+		if s := e.usableLocked(a.above); s != nil && !a.explicit {
+			f.leaveLocked()
+			e.mu.Unlock()
+			return s.token, nil
+		}
+		if e.news == nil {
+			e.news = make(chan struct{})
+		}
+		news := e.news
+		e.mu.Unlock()
+		select {
+		case <-news:
+			continue
+		case <-f.done:
+		case <-ctx.Done():
+			return f.giveUp(ctx)
+		}
+		if f.err != nil && !a.explicit {
+			e.mu.Lock()
+			s := e.usableLocked(a.above)
+			e.mu.Unlock()
+			if s != nil {
+				return s.token, nil
+			}
+		}
 		return f.result, f.err
-	case <-ctx.Done():
-		return f.leave(ctx)
 	}
+}
+
+// joinLocked adds a to what the flight is asked for.
+func (f *flight) joinLocked(a ask) {
+	if a.above > f.above {
+		f.askedAt = f.env.m.now()
+	}
+	f.ask = f.merge(a)
 }
 
 // merge adds b to what the flight is asked for.
@@ -85,6 +124,7 @@ func (a ask) merge(b ask) ask {
 		explicit:   a.explicit || b.explicit,
 		called:     max(a.called, b.called),
 		background: a.background || b.background,
+		rejected:   a.rejected || b.rejected,
 	}
 }
 
@@ -101,8 +141,8 @@ func (e *Env) startLocked(a ask) *flight {
 	return f
 }
 
-// leave takes a caller's interest back, unless the result is there after all.
-func (f *flight) leave(ctx context.Context) (*Token, error) {
+// giveUp takes a caller's interest back, unless the result is there after all.
+func (f *flight) giveUp(ctx context.Context) (*Token, error) {
 	f.env.mu.Lock()
 	defer f.env.mu.Unlock()
 	select {
@@ -110,9 +150,14 @@ func (f *flight) leave(ctx context.Context) (*Token, error) {
 		return f.result, f.err
 	default:
 	}
+	f.leaveLocked()
+	return nil, &WaitError{Environment: f.env.name, Waiting: f.waitingFor, Err: context.Cause(ctx)}
+}
+
+// leaveLocked takes a caller's interest back.
+func (f *flight) leaveLocked() {
 	f.waiters--
 	f.endUnwantedLocked()
-	return nil, &WaitError{Environment: f.env.name, Waiting: f.waitingFor, Err: context.Cause(ctx)}
 }
 
 // endUnwantedLocked ends a flight that only waits, when nobody waits for it any more or the manager is closed.
@@ -176,21 +221,53 @@ func (f *flight) serveOwn(t *Token) bool {
 	return e.closed
 }
 
-// yield ends a flight behind the callers, who have a token; the next one starts in a while.
-func (f *flight) yield(err error) {
+// passOver asks for a token above one that is alive in Redis, but not here, where its life only shrinks.
+func (f *flight) passOver(v Version) {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.behindAt.Store(int64(e.m.now() + learnt))
-	f.finishLocked(nil, err)
+	if s := e.snap.Load(); s == nil || s.token.Version <= v && !s.suspect {
+		f.above = max(f.above, v)
+	}
 }
 
-// fail ends the flight with err, which is also the answer for those who ask within the hold.
-func (f *flight) fail(err error, v Version, hold time.Duration) {
+// yield ends a flight behind the callers, who have a token; the next one starts in a while. It reports whether it did:
+// not where somebody has joined who hasn't.
+func (f *flight) yield(err error) (over bool) {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.holdLocked(err, v, min(hold, learnt))
+	if f.explicit || e.usableLocked(anyVersion) == nil {
+		return false
+	}
+	e.behindAt.Store(int64(e.m.now() + learnt))
+	f.finishLocked(nil, err)
+	return true
+}
+
+// failAsRead ends the flight with err, which was read by a call sent at the instant, unless a refresh has been asked for
+// since: that needs a newer answer.
+func (f *flight) failAsRead(sent time.Duration, err error, v Version, hold time.Duration) (over bool) {
+	e := f.env
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if f.explicit && f.called >= sent {
+		return false
+	}
+	f.failLocked(err, v, hold)
+	return true
+}
+
+// fail ends the flight with err.
+func (f *flight) fail(err error, v Version, hold time.Duration) {
+	f.env.mu.Lock()
+	defer f.env.mu.Unlock()
+	f.failLocked(err, v, hold)
+}
+
+// failLocked ends the flight with err, which is also the answer for those who ask within the hold.
+func (f *flight) failLocked(err error, v Version, hold time.Duration) {
+	f.env.holdLocked(err, v, min(hold, learnt))
 	f.finishLocked(nil, err)
 }
 
@@ -212,33 +289,38 @@ func (f *flight) run(ctx context.Context) {
 		sent := e.m.now()
 		r, err := e.m.store.Read(ctx, e.name)
 		if err != nil {
-			if f.redisFailed(ctx, &e.m.reads, sent, err) {
+			if f.redisFailed(ctx, &e.reads, sent, err) {
 				return
 			}
 			continue
 		}
 		e.observe(r, sent)
-		d := decide(f.view(r, sent))
+		v := f.view(r, sent)
+		d := decide(v)
 		switch d.step {
 		case stepServe:
 			if f.serve() {
 				return
 			}
-			// The token ran out between the read and here, or more is asked for: look again.
+			// It ran out between the read and here, or more is asked for; or it has ended here before it does in Redis.
+			f.passOver(r.Token.Version)
 			f.wait(ctx, poll.shortly())
 		case stepFail:
 			failure := e.endpointError(r.Failure, r.Now)
-			f.fail(failure, failure.Version, failure.RetryAfter)
-			return
+			if endpoint.IsRefusal(failure.Code) {
+				e.holdBack(failure, failure.Attempt)
+			}
+			if f.failAsRead(sent, failure, failure.Version, failure.RetryAfter) {
+				return
+			}
 		case stepHoldBack:
-			e.mu.Lock()
-			failure, rest := e.local.err, e.local.until-e.m.now()
-			e.mu.Unlock()
-			f.fail(failure.after(rest), 0, rest)
-			return
+			if f.failAsRead(sent, v.local.err.after(v.localPause), 0, v.localPause) {
+				return
+			}
 		case stepYield:
-			f.yield(&ConflictError{Environment: e.name})
-			return
+			if f.yield(&ConflictError{Environment: e.name}) {
+				return
+			}
 		case stepWait:
 			f.waits("for " + whoRefreshes(r))
 			poll.next(f.wait(ctx, poll.pause(e.m.subscribed.Load(), d.pause)))
@@ -294,6 +376,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		explicit:     f.explicit,
 		failureIsOld: f.explicit && r.Failure != nil && since(r.Failure.FailedAt) < f.called,
 		hasUsable:    e.usableLocked(anyVersion) != nil,
+		local:        e.local,
 		localPause:   e.local.until - now,
 		replaceAfter: e.conflict.wait(now),
 	}
@@ -349,7 +432,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	}
 	e := f.env
 	f.waits("for Redis")
-	if !calls.failed(e.m, sent, err) {
+	if !calls.failed(e, sent, err) {
 		f.wait(ctx, 100*time.Millisecond+rand.N(100*time.Millisecond))
 		return false
 	}
@@ -373,14 +456,11 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	f.waits("for the lease")
 	sent := e.m.now()
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
-	if err == nil || errors.As(err, &busy) {
-		e.m.writes.ok(e.m)
-	}
-	if busy != nil {
+	if errors.As(err, &busy) {
 		return false, busy
 	}
 	if err != nil {
-		return f.redisFailed(ctx, &e.m.writes, sent, err), nil
+		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
 	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log}
 	over = a.run(ctx)

@@ -45,10 +45,8 @@ type Manager struct {
 	envs    map[string]*Env
 	names   []string // of envs, sorted
 
-	subscribed atomic.Bool // whether events arrive
-	// A Redis that is full or read-only still answers reads: each kind of call has its own health.
-	reads, writes health
-	looks      chan struct{}
+	subscribed atomic.Bool   // whether events arrive
+	looks      chan struct{} // places for reads that nobody waits for
 
 	cancel context.CancelFunc // ends the watch
 	done   chan struct{}      // closed by Close
@@ -78,7 +76,6 @@ func New(c Config) (*Manager, error) {
 		looks:   make(chan struct{}, maxLooks),
 		done:    make(chan struct{}),
 	}
-	m.reads.what, m.writes.what = "reads", "writes"
 	if m.wall == nil {
 		m.wall = time.Now
 	}
@@ -202,36 +199,4 @@ func (m *Manager) ExpiresIn(env string, t *Token) time.Duration {
 		}
 	}
 	return max(t.ExpiresAt.Sub(m.wall()), 0)
-}
-
-// health is since when one kind of calls of Redis fails.
-type health struct {
-	what    string
-	failing atomic.Bool // for a look without the mutex
-
-	mu          sync.Mutex // guards what follows
-	since, last time.Duration
-}
-
-// ok notes a success.
-func (h *health) ok(m *Manager) {
-	if h.failing.Load() && h.failing.Swap(false) {
-		m.log.Info("redis answers again", "outcome", "redis_back", "calls", h.what)
-	}
-}
-
-// failed notes that a call that was sent at the instant failed, and reports whether Redis counts as away: it has been
-// failing for the grace, and was asked meanwhile.
-func (h *health) failed(m *Manager, sent time.Duration, err error) (away bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	now := m.now()
-	if !h.failing.Swap(true) {
-		h.since = sent
-		m.log.Warn("redis fails", "outcome", "redis_away", "calls", h.what, "error", err)
-	} else if sent-h.last > 5*outageGrace {
-		h.since = sent
-	}
-	h.last = now
-	return now-h.since >= outageGrace
 }

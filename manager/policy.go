@@ -22,11 +22,11 @@ func (p Policy) margin(life time.Duration) time.Duration {
 
 // refreshPoint is the age at which a token is refreshed behind its users. draw, in [0, 1), spreads the replicas: it is
 // drawn once per token and replica. took is how long the endpoint needed for this token: the lead over the moment at
-// which the token isn't handed out any more (not just over its end) is at least three times that, so that nobody waits;
-// and it never starts before half the life.
+// which the token isn't handed out any more (not just over its end) is at least three times that, and a twentieth of the
+// life, so that nobody waits; and it never starts before half the life.
 func (p Policy) refreshPoint(life, took time.Duration, draw float64) time.Duration {
 	at := time.Duration((p.RefreshAt - 0.05*draw) * float64(life))
-	return max(min(at, life-p.margin(life)-3*took), life/2)
+	return max(min(at, life-p.margin(life)-max(3*took, life/20)), life/2)
 }
 
 // life is how long a token with the endpoint's expires_in is believed to live.

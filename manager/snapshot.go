@@ -44,7 +44,7 @@ func draw(replica string, v Version) float64 {
 
 // observe takes in a read that was sent at the instant: invalidations, a token, a lost history.
 func (e *Env) observe(r *store.Record, sent time.Duration) {
-	e.m.reads.ok(e.m)
+	e.reads.ok(e)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lastRead = max(e.lastRead, sent)
@@ -57,9 +57,11 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	}
 	if judge(r, e.policy, e.fingerprint) == usable {
 		lost := func(s *snapshot) bool { return sent > s.published && r.Mark.Issued < s.token.Version }
-		e.publishLocked(e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life())), lost)
+		e.publishLocked(e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life())), sent, lost)
 	}
-	e.clearSuspicionLocked()
+	if sent >= e.suspectedAt {
+		e.clearSuspicionLocked()
+	}
 }
 
 // dropLocked takes in that versions up to v were invalidated.
@@ -80,13 +82,14 @@ func (e *Env) isDroppedLocked(t *Token) bool {
 	return v <= e.dropped
 }
 
-// publishLocked makes s what callers get, unless a newer one is usable and Redis hasn't lost its history. For one version
-// the end only moves closer.
-func (e *Env) publishLocked(s *snapshot, lost func(*snapshot) bool) {
+// publishLocked makes s, known by a call that was sent at the instant, what callers get, unless a newer one is usable and
+// Redis hasn't lost its history. For one version the end only moves closer.
+func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot) bool) {
 	if e.closed || e.isDroppedLocked(s.token) {
 		return
 	}
-	if old := e.snap.Load(); old != nil {
+	old := e.snap.Load()
+	if old != nil {
 		switch {
 		case old.token.Version == s.token.Version && s.token.Version != 0:
 			s = e.newSnapshot(old.token, min(old.expires, s.expires))
@@ -95,12 +98,34 @@ func (e *Env) publishLocked(s *snapshot, lost func(*snapshot) bool) {
 			return
 		}
 	}
+	if sent < e.suspectedAt { // the machine may have slept since: what was left of the life then says nothing
+		s = s.doubted()
+	}
 	e.snap.Store(s)
-	if e.m.now() < s.usableUntil {
+	if e.m.now() >= s.usableUntil {
+		return
+	}
+	if old == nil || old.suspect || old.token.Version != s.token.Version {
 		e.answer, e.local = nil, local{}
 		e.behindAt.Store(0)
-		e.pokeLocked()
 	}
+	e.tellLocked()
+}
+
+// tellLocked wakes all who wait for a token that can be used.
+func (e *Env) tellLocked() {
+	if e.news != nil {
+		close(e.news)
+		e.news = nil
+	}
+	e.pokeLocked()
+}
+
+// doubted is s as it must be read again before it is handed out.
+func (s *snapshot) doubted() *snapshot {
+	d := *s
+	d.suspect, d.usableUntil, d.quietUntil = true, 0, 0
+	return &d
 }
 
 // suspectAll makes every snapshot be read again before it is handed out: the machine was suspended, or its clock set.
@@ -108,12 +133,12 @@ func (m *Manager) suspectAll() {
 	for _, name := range m.names {
 		e := m.envs[name]
 		e.mu.Lock()
+		e.suspectedAt = m.now()
 		if s := e.snap.Load(); s != nil && !s.suspect {
-			doubted := *s
-			doubted.suspect, doubted.usableUntil, doubted.quietUntil = true, 0, 0
-			e.snap.Store(&doubted)
+			e.snap.Store(s.doubted())
 		}
 		e.mu.Unlock()
+		e.hear(true)
 	}
 }
 
@@ -128,4 +153,5 @@ func (e *Env) clearSuspicionLocked() {
 	cleared := e.newSnapshot(s.token, min(s.expires, now+s.wallExpires.Sub(e.m.wall())))
 	cleared.published = s.published
 	e.snap.Store(cleared)
+	e.tellLocked()
 }

@@ -1,11 +1,14 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager/endpoint"
 )
 
@@ -14,7 +17,8 @@ import (
 //
 // An *[endpoint.Error] in the error's chain says what is known of the failure; of any other error the fleet is told that
 // the source failed, without its text, which may hold a secret. A connection that couldn't be made ([net.OpError] of
-// a dial, [net.DNSError]) is taken for this replica's own trouble. A panic is an error, too.
+// a dial, [net.DNSError]) is taken for this replica's own trouble. A panic is an error, too, and so is a Source that hasn't
+// returned a second after ctx ended: its goroutine is left to itself.
 type Source interface {
 	Fetch(ctx context.Context) (*Reply, error)
 }
@@ -25,28 +29,59 @@ type SourceFunc func(ctx context.Context) (*Reply, error)
 // Fetch implements [Source].
 func (f SourceFunc) Fetch(ctx context.Context) (*Reply, error) { return f(ctx) }
 
-// fetch calls the source and makes an *endpoint.Error of whatever goes wrong.
-func fetch(ctx context.Context, s Source) (reply *Reply, failed *endpoint.Error) {
-	defer func() {
-		if p := recover(); p != nil {
-			// Not the panic's value: it may hold a secret.
-			reply, failed = nil, &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source panicked",
-				Err: fmt.Errorf("panic with a value of type %T", p)}
+// stuckAfter is how long a source that ignores its context is waited for beyond it.
+const stuckAfter = time.Second
+
+// fetch calls the source and makes an *endpoint.Error of whatever goes wrong. It runs it in a goroutine of its own: one
+// that ignores its context, or ends its goroutine, must not keep the lease from the fleet.
+func fetch(ctx context.Context, s Source) (*Reply, *endpoint.Error) {
+	type result struct {
+		reply  *Reply
+		failed *endpoint.Error
+	}
+	results := make(chan result, 1)
+	go func() {
+		r := result{failed: &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source ended without a result"}}
+		defer func() {
+			if p := recover(); p != nil {
+				// Not the panic's value: it may hold a secret.
+				r = result{failed: &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source panicked",
+					Err: fmt.Errorf("panic with a value of type %T", p)}}
+			}
+			results <- r
+		}()
+		reply, err := s.Fetch(ctx)
+		r = result{}
+		if err == nil {
+			err = checkReply(reply)
 		}
+		if err != nil {
+			r.failed = classify(ctx, err)
+			return
+		}
+		r.reply = reply
 	}()
-	reply, err := s.Fetch(ctx)
-	if err != nil {
-		return nil, classify(ctx, err)
+	select {
+	case r := <-results:
+		return r.reply, r.failed
+	case <-ctx.Done():
 	}
-	if err := checkReply(reply); err != nil {
-		return nil, &endpoint.Error{Code: endpoint.CodeBadReply, Message: err.Error()}
+	timer := time.NewTimer(stuckAfter)
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r.reply, r.failed
+	case <-timer.C:
+		return nil, &endpoint.Error{Code: endpoint.CodeTimeout, Message: "the token source ignores its deadline"}
 	}
-	return reply, nil
 }
 
+// classify makes an *endpoint.Error, fit to be shared, of a source's error.
 func classify(ctx context.Context, err error) *endpoint.Error {
-	if failed := (*endpoint.Error)(nil); errors.As(err, &failed) {
-		return failed
+	if failed := (*endpoint.Error)(nil); errors.As(err, &failed) && failed != nil {
+		c := *failed
+		c.Code, c.Message = cmp.Or(printable.Line(c.Code, 64), endpoint.CodeBadReply), printable.Line(c.Message, 200)
+		return &c
 	}
 	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source failed", Err: err}
 	var op *net.OpError
@@ -62,8 +97,13 @@ func classify(ctx context.Context, err error) *endpoint.Error {
 
 // checkReply validates what a plugged-in source returns like an endpoint's answer.
 func checkReply(r *Reply) error {
-	if r == nil {
-		return errors.New("the token source returned nothing")
+	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source returned nothing"}
+	if r != nil {
+		err := r.Check()
+		if err == nil {
+			return nil
+		}
+		failed.Message = err.Error()
 	}
-	return r.Check()
+	return failed
 }

@@ -99,11 +99,13 @@ func TestStatusInJSON(t *testing.T) {
 			`"reason":"no token is stored","ttl_ms":0,"expires_at":null,"version":null,"refreshed_by":null,` +
 			`"lock":{"holder":null,"ttl_ms":0},` +
 			`"failure":{"code":"unreachable","status":null,"message":null,"attempt":1,"retry_at":"2027-01-01T12:01:00Z"}}`},
-		{"a lock of another type, without TTL", recordOf(noToken, func(r *store.Record) { r.Lock = &store.Lock{TTL: -1} }),
+		{
+			"a lock of another type, without TTL", recordOf(noToken, func(r *store.Record) { r.Lock = &store.Lock{TTL: -1} }),
 			`{"environment":"prod","state":"refreshing","usable":false,` +
 				`"reason":"no token is stored","ttl_ms":0,"expires_at":null,"version":null,"refreshed_by":null,` +
 				`"lock":{"holder":null,"ttl_ms":0},` +
-				`"failure":{"code":null,"status":null,"message":null,"attempt":null,"retry_at":null}}`},
+				`"failure":{"code":null,"status":null,"message":null,"attempt":null,"retry_at":null}}`,
+		},
 	} {
 		got, err := json.Marshal(describe("prod", c.record, defaulted(t, Policy{}), "c1"))
 		if err != nil {

@@ -128,8 +128,8 @@ func (e *Env) mayHaveToken(req *http.Request) bool {
 	}
 	// http.Client links a redirected request to the response that caused it; it would not strip our header, which
 	// it doesn't know.
-	for resp := req.Response; resp != nil && resp.Request != nil; resp = resp.Request.Response {
-		if origin(resp.Request.URL) != target {
+	for resp := req.Response; resp != nil; resp = resp.Request.Response {
+		if resp.Request == nil || origin(resp.Request.URL) != target {
 			return false
 		}
 	}
@@ -242,10 +242,10 @@ func (e *Env) replaceBehind(rejected *Token) {
 	e.startLocked(ask)
 }
 
-// rejectLocked decides whether a rejected token is to be replaced, and remembers that it was asked for. While the flight
-// that was started for it lasts, others join it.
+// rejectLocked decides whether a rejected token is to be replaced: once, which a flight notes when it asks the endpoint
+// for that. While that flight lasts, others join it.
 func (e *Env) rejectLocked(t *Token) (ask, bool) {
-	a := ask{above: t.Version}
+	a := ask{above: t.Version, rejected: true}
 	s := e.snap.Load()
 	if s == nil || s.token.Version != t.Version {
 		return a, s == nil // gone or replaced meanwhile: any newer one will do
@@ -253,10 +253,9 @@ func (e *Env) rejectLocked(t *Token) (ask, bool) {
 	if e.m.now()-(s.expires-t.Life()) < min(rejectAge, t.Life()/rejectPart) {
 		return a, false
 	}
-	if e.rejected >= t.Version && t.Version != 0 {
+	if e.rejected == t.Version && t.Version != 0 {
 		return a, e.flight != nil && e.flight.above >= t.Version
 	}
-	e.rejected = t.Version
 	return a, true
 }
 

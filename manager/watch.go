@@ -42,10 +42,11 @@ func (w watcher) Event(ev store.Event) {
 	}
 }
 
-// hear wakes a flight that waits or, if there is none, has an environment in use read again.
+// hear wakes a flight that waits or, if there is none, has an environment in use read again: so, too, while a flight is
+// busy with the token endpoint.
 func (e *Env) hear(look bool) {
 	e.mu.Lock()
-	flying := e.flight != nil
+	flying := e.flight != nil && !e.flight.sent
 	e.pokeLocked()
 	e.mu.Unlock()
 	if look && !flying && e.inUse() {
@@ -81,12 +82,16 @@ func (e *Env) look() {
 }
 
 func (e *Env) readOnce(ctx context.Context) {
-	e.m.looks <- struct{}{}
+	select {
+	case e.m.looks <- struct{}{}:
+	case <-e.m.done:
+		return
+	}
 	defer func() { <-e.m.looks }()
 	sent := e.m.now()
 	r, err := e.m.store.Read(ctx, e.name)
 	if err != nil {
-		e.m.reads.failed(e.m, sent, err)
+		e.reads.failed(e, sent, err)
 		return
 	}
 	e.observe(r, sent)

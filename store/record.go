@@ -82,7 +82,7 @@ var readArgs = []any{
 // The only errors are those of the client, as a *[StatusError].
 func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	k := s.Keys(env)
-	reply, err := s.run(ctx, readScript, "read", 8, []string{k.Token, k.Mark, k.Failure, k.Lock}, readArgs...)
+	reply, err := s.run(ctx, env, readScript, "read", 8, []string{k.Token, k.Mark, k.Failure, k.Lock}, readArgs...)
 	if err != nil {
 		return nil, err
 	}

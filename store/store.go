@@ -183,8 +183,11 @@ var (
 	invalidateScript = script("invalidate")
 )
 
-// run runs a script under the call's own deadline and returns its reply, an array of at least n elements.
-func (s *Store) run(ctx context.Context, sc *redis.Script, op string, n int, keys []string, args ...any) ([]any, error) {
+// run runs a script about env under the call's own deadline and returns its reply, an array of at least n elements.
+func (s *Store) run(ctx context.Context, env string, sc *redis.Script, op string, n int, keys []string, args ...any) ([]any, error) {
+	if err := CheckName(env); err != nil {
+		return nil, fmt.Errorf("store: environment: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	reply, err := sc.Run(ctx, s.rdb, keys, args...).Slice()

@@ -167,7 +167,7 @@ var (
 // that the attempt is based on. Errors: [ErrLost], [ErrChanged], a *[StatusError].
 func (s *Store) Issue(ctx context.Context, env, lockValue string, seen *Record) (Issue, error) {
 	k := s.Keys(env)
-	reply, err := s.run(ctx, issueScript, "issue a version", 1, []string{k.Token, k.Mark, k.Failure, k.Lock},
+	reply, err := s.run(ctx, env, issueScript, "issue a version", 1, []string{k.Token, k.Mark, k.Failure, k.Lock},
 		lockValue, seen.tokenRaw, seen.failureRaw)
 	if err != nil {
 		return Issue{}, err
@@ -196,7 +196,7 @@ func (s *Store) Put(ctx context.Context, env string, at Issue, life time.Duratio
 	if err != nil {
 		return 0, &StatusError{Op: "seal", Key: k.Token, Err: err}
 	}
-	reply, err := s.run(ctx, putScript, "store", 1, []string{k.Token, k.Mark, k.Failure},
+	reply, err := s.run(ctx, env, putScript, "store", 1, []string{k.Token, k.Mark, k.Failure},
 		at.Version.String(), at.At.UnixMicro(), life.Milliseconds(), s.Channel(), env,
 		fieldAccessToken, string(sealed),
 		fieldTokenType, t.TokenType,
@@ -229,7 +229,7 @@ func (s *Store) Invalidate(ctx context.Context, env string, v Version) (Version,
 	if v != 0 {
 		arg = v.String()
 	}
-	reply, err := s.run(ctx, invalidateScript, "invalidate", 1, []string{k.Token, k.Mark}, arg, s.Channel(), env)
+	reply, err := s.run(ctx, env, invalidateScript, "invalidate", 1, []string{k.Token, k.Mark}, arg, s.Channel(), env)
 	if err != nil {
 		return 0, err
 	}

@@ -36,7 +36,7 @@ func dials(t *testing.T, dial func(ctx context.Context, network, addr string) (n
 // listen runs serve on each connection to the address that it returns.
 func listen(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,11 +84,11 @@ func serveTLS(t *testing.T, config *tls.Config) *httptest.Server {
 // A connection that can't be made is this replica's own trouble; one that was made tells of the endpoint.
 func TestConnectionFailures(t *testing.T) {
 	closed := func(t *testing.T) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		_ = l.Close()
 		return "http://" + l.Addr().String() + "/token?key=do-not-print"
 	}
 	hung := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -127,7 +127,7 @@ func TestConnectionFailures(t *testing.T) {
 				c.HTTPClient = dials(t, (&net.Dialer{Timeout: moment, Resolver: &net.Resolver{
 					PreferGo: true,
 					Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-						return nil, (&net.OpError{Op: "dial", Err: waitFor(ctx)})
+						return nil, &net.OpError{Op: "dial", Err: waitFor(ctx)}
 					},
 				}}).DialContext)
 				return c

@@ -236,9 +236,7 @@ func (c *Client) request(ctx context.Context) *http.Request {
 	if len(c.config.Scopes) > 0 {
 		form.Set("scope", strings.Join(c.config.Scopes, " "))
 	}
-	for name, values := range c.config.Params {
-		form[name] = values
-	}
+	maps.Copy(form, c.config.Params)
 	for name, value := range c.config.SecretParams {
 		form.Set(name, value.Reveal())
 	}

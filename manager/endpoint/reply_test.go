@@ -32,8 +32,10 @@ func TestReply(t *testing.T) {
 		{"unknown members", `{"access_token":"abc","refresh_token":"r","id_token":{"a":[1]},"error_description":"x"}`, "abc", "Bearer", "", 0},
 		{"an error that is null or empty", `{"access_token":"abc","error":null}`, "abc", "Bearer", "", 0},
 		{"white space around", "\r\n " + `{"access_token":"abc"}` + "\n", "abc", "Bearer", "", 0},
-		{"every character of VSCHAR", `{"access_token":"!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_` + "`" + `az{|}~"}`,
-			`!"#$%&'()*+,-./09:;<=>?@AZ[\]^_` + "`" + `az{|}~`, "Bearer", "", 0},
+		{
+			"every character of VSCHAR", `{"access_token":"!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_` + "`" + `az{|}~"}`,
+			`!"#$%&'()*+,-./09:;<=>?@AZ[\]^_` + "`" + `az{|}~`, "Bearer", "", 0,
+		},
 		{"a line break in the scope", `{"access_token":"abc","scope":"a\nb"}`, "abc", "Bearer", "a b", 0},
 		{"a scope that is no string", `{"access_token":"abc","scope":["a"]}`, "abc", "Bearer", "", 0},
 	} {

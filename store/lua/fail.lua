@@ -5,6 +5,8 @@
 --       8 … further fields and values
 -- Reply: {'failed', retry_at (RFC 3339), Redis's clock (µs)}, also for the same version again;
 --        {'older'}: a newer token or failure is there, or one that must not be replaced. Nothing was written.
+local function is_time(s) return s and string.find(s, '^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%dZ$') end
+
 local v = version(ARGV[1])
 local m = read_mark(KEYS[1])
 if v == 0 or v <= m.stored then return { 'older' } end
@@ -14,11 +16,13 @@ if type_of(KEYS[2]) == 'hash' and redis.call('PTTL', KEYS[2]) > 0 then
   if v == there then return { 'failed', f[3] or '', digits(now) } end
   -- One above all that was issued was planted, and doesn't keep ours out.
   if v < there and there <= m.issued then return { 'older' } end
-  -- RFC 3339 in UTC sorts as text.
-  if ARGV[6] == '1' and f[2] ~= ARGV[7] and (f[3] or '') > rfc3339(now) then return { 'older' } end
+  -- RFC 3339 in UTC sorts as text. One that no reader can read binds nobody, and doesn't keep ours out.
+  local running = there > 0 and f[2] and is_time(f[3]) and f[3] > rfc3339(now)
+  if ARGV[6] == '1' and running and f[2] ~= ARGV[7] then return { 'older' } end
 end
 local backoff = tonumber(ARGV[2]) * 1000
 local retry_at = rfc3339(now + backoff)
+-- Also because DEL needs no memory: where there is none, Redis lets a script that has begun to write go on.
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], 'version', ARGV[1], 'code', ARGV[7], 'failed_at', rfc3339(now), 'retry_at', retry_at,
   unpack(ARGV, 8))

@@ -7,7 +7,7 @@
 if type_of(KEYS[4]) ~= 'string' or redis.call('GET', KEYS[4]) ~= ARGV[1] then return { 'lost' } end
 if raw_field(KEYS[1], 'version') ~= ARGV[2] or raw_field(KEYS[3], 'version') ~= ARGV[3] then return { 'changed' } end
 local m = read_mark(KEYS[2])
--- stored and dropped are never above issued but where somebody planted them: a version must be above both.
-m.issued = math.max(m.issued + 1, m.stored + 1, m.dropped + 1, now)
+-- The others are never above issued but where somebody planted them, or the mark was evicted: a version must be above all.
+m.issued = math.max(math.max(m.issued, m.stored, m.dropped, version(raw_field(KEYS[1], 'version'))) + 1, now)
 write_mark(KEYS[2], m)
 return { 'issued', digits(m.issued), digits(now) }

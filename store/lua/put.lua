@@ -6,6 +6,8 @@
 --        {'expired'}: the life was over on arrival. All but the first have written nothing.
 local v = version(ARGV[1])
 local m = read_mark(KEYS[2])
+-- The token's own version counts, too: the mark may have been evicted.
+m.stored = math.max(m.stored, version(raw_field(KEYS[1], 'version')))
 if v <= m.dropped then return { 'dropped', digits(m.dropped) } end
 if v < m.stored then return { 'older', digits(m.stored) } end
 if v == m.stored and raw_field(KEYS[1], 'version') == ARGV[1] then
@@ -14,7 +16,8 @@ if v == m.stored and raw_field(KEYS[1], 'version') == ARGV[1] then
 end
 local issued_at = math.min(tonumber(ARGV[2]), now)
 local expires_at = issued_at + tonumber(ARGV[3]) * 1000
-if expires_at <= now then return { 'expired' } end
+-- In whole milliseconds, as PEXPIREAT counts: it would delete a key whose end is in the current one.
+if math.floor(expires_at / 1000) <= math.floor(now / 1000) then return { 'expired' } end
 m.stored = v
 m.issued = math.max(m.issued, v)
 write_mark(KEYS[2], m)

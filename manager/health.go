@@ -1,0 +1,38 @@
+package manager
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// health is since when one kind of calls of Redis fails.
+type health struct {
+	failing atomic.Bool // for a look without the mutex
+
+	mu          sync.Mutex // guards what follows
+	since, last time.Duration
+}
+
+// ok notes a success.
+func (h *health) ok(e *Env) {
+	if h.failing.Load() && h.failing.Swap(false) {
+		e.log.Info("redis answers again", "outcome", "redis_back")
+	}
+}
+
+// failed notes that a call that was sent at the instant failed, and reports whether Redis counts as away: it has been
+// failing for the grace, and was asked meanwhile.
+func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := e.m.now()
+	if !h.failing.Swap(true) {
+		h.since = sent
+		e.log.Warn("redis fails", "outcome", "redis_away", "error", err)
+	} else if sent-h.last > 5*outageGrace {
+		h.since = sent
+	}
+	h.last = now
+	return now-h.since >= outageGrace
+}
