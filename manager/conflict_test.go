@@ -159,14 +159,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	if _, err := f.managers[0].Refresh(t.Context(), env); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 3*time.Second, "all have heard that the client was mended", func() bool {
-		for _, o := range f.all(token) {
-			if o.err != nil {
-				return false
-			}
-		}
-		return true
-	})
+	f.converge(3 * time.Second)
 	if _, err := f.managers[0].Invalidate(t.Context(), env, 0); err != nil {
 		t.Fatal(err)
 	}

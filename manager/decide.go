@@ -88,12 +88,15 @@ func binds(r *store.Record, p Policy, fingerprint, credential string) bool {
 	}
 }
 
-// reporters are the replicas that a failure to reach the endpoint names.
+// reporters are the different replicas that a failure to reach the endpoint names.
 func reporters(f *store.Failure) []string {
-	if f.ReportedBy == "" {
-		return nil
+	var names []string
+	for _, name := range strings.Split(f.ReportedBy, ",") {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
-	return strings.Split(f.ReportedBy, ",")
+	return names
 }
 
 // withReporter returns the last few different replicas in a row that couldn't reach the endpoint, this one last.

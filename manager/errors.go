@@ -63,7 +63,7 @@ type EndpointError struct {
 	Status      int    // of the HTTP response; 0 where there was none
 	Message     string
 	Attempt     int       // of a row of failures, from 1
-	RetryAt     time.Time // Redis's clock; nobody asks before. The zero time where Redis is away
+	RetryAt     time.Time // Redis's clock; nobody asks before. The zero time where only this replica holds back
 	RetryAfter  time.Duration
 	Version     Version // of the attempt
 	ReportedBy  string  // the replica that asked
@@ -85,9 +85,11 @@ func (e *EndpointError) Error() string {
 	if e.Message != "" {
 		fmt.Fprintf(&b, " (%s)", e.Message)
 	}
-	if !e.RetryAt.IsZero() {
-		fmt.Fprintf(&b, "; next try at %s (in %v)", e.RetryAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
-			max(e.RetryAfter, 0).Round(100*time.Millisecond))
+	left := max(e.RetryAfter, 0).Round(100 * time.Millisecond)
+	if e.RetryAt.IsZero() { // not in Redis: it holds for this replica alone
+		fmt.Fprintf(&b, "; next try in %v", left)
+	} else {
+		fmt.Fprintf(&b, "; next try at %s (in %v)", e.RetryAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"), left)
 	}
 	return b.String()
 }

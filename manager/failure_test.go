@@ -89,7 +89,7 @@ func TestARefusedClient(t *testing.T) {
 	if _, err := f.managers[2].Refresh(t.Context(), env); err != nil {
 		t.Errorf("a refresh of a mended client: %v", err)
 	}
-	f.oneToken(f.all(token))
+	f.converge(3 * time.Second)
 	f.calls(3)
 }
 

@@ -139,6 +139,23 @@ func (f *fleet) mustToken(m *manager.Manager) *manager.Token {
 	return tok
 }
 
+// converge waits until all managers have one token, which they do once they have heard of it, and returns that.
+func (f *fleet) converge(limit time.Duration) *manager.Token {
+	f.t.Helper()
+	var tok *manager.Token
+	eventually(f.t, limit, "all have one token", func() bool {
+		out := f.all(token)
+		tok = out[0].token
+		for _, o := range out {
+			if o.err != nil || o.token.Version != tok.Version {
+				return false
+			}
+		}
+		return true
+	})
+	return tok
+}
+
 func (f *fleet) calls(want int) {
 	f.t.Helper()
 	if got := f.endpoint.Calls(); got != want {

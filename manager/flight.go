@@ -474,8 +474,8 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	return over, nil
 }
 
-// A ConflictError says that the stored token is of another configuration, while this replica has one that it can use.
-// Callers don't get it from Token, only from a Refresh.
+// A ConflictError says that the stored token is of another configuration, while this replica has one that it can use. It
+// ends a refresh behind the callers; no caller gets it.
 type ConflictError struct{ Environment string }
 
 func (e *ConflictError) Error() string {

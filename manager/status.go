@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -97,8 +98,8 @@ func describe(env string, r *store.Record, p Policy, fingerprint string) Status 
 	}
 	if !s.Usable {
 		reason := verdict.String()
-		if verdict == unreadable {
-			reason += ": " + r.TokenErr.Error()
+		if e := (*store.UnreadableError)(nil); errors.As(r.TokenErr, &e) {
+			reason += ": " + e.Reason
 		}
 		s.Reason = &reason
 	}
