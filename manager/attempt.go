@@ -122,9 +122,10 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 }
 
 func (e *Env) newToken(reply *Reply, at store.Issue, life, took time.Duration) *Token {
+	issuedAt := at.At.Truncate(time.Millisecond) // as it stands in Redis
 	t := Token{
 		AccessToken: reply.AccessToken, TokenType: reply.TokenType, Scope: reply.Scope,
-		IssuedAt: at.At, ExpiresAt: at.At.Add(life),
+		IssuedAt: issuedAt, ExpiresAt: issuedAt.Add(life),
 		Version: at.Version, RefreshedBy: e.m.replica, Took: took, Config: e.fingerprint,
 	}
 	if t.TokenType == "" {

@@ -43,14 +43,15 @@ func (e *UnknownEnvironmentError) Error() string {
 	return fmt.Sprintf("onetoken: unknown environment %.128q; configured: %s%s", e.Environment, strings.Join(known, ", "), more)
 }
 
-// A RedisError says that there is no usable token and Redis can't be asked for one. It wraps the client's error.
+// A RedisError says that Redis can't be asked: for Token, where there is no usable token either. It wraps the client's
+// error.
 type RedisError struct {
 	Environment string
 	Err         error
 }
 
 func (e *RedisError) Error() string {
-	return fmt.Sprintf("onetoken: %s: no usable token, and Redis is away: %v", e.Environment, e.Err)
+	return fmt.Sprintf("onetoken: %s: Redis can't be used: %v", e.Environment, e.Err)
 }
 
 func (e *RedisError) Unwrap() error { return e.Err }

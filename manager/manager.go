@@ -152,6 +152,9 @@ func (m *Manager) spawn(f func()) bool {
 // now is the instant, by the monotonic clock.
 func (m *Manager) now() time.Duration { return time.Since(m.base) }
 
+// Replica returns this process's name in Redis and in logs.
+func (m *Manager) Replica() string { return m.replica }
+
 // Environments returns the names of the environments, sorted.
 func (m *Manager) Environments() []string { return slices.Clone(m.names) }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onetoken/onetoken/internal/config"
+	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/store"
+)
+
+// An app is one run of the command.
+type app struct {
+	stdout, stderr io.Writer
+	lookup         func(string) (string, bool) // of the process's environment
+
+	sources          config.Sources
+	replica          string // in place of the file's
+	output, logLevel string
+	started          bool // the command line was understood
+	log              *slog.Logger
+	closers          []func() error
+}
+
+// start checks the flags that all commands share.
+func (a *app) start() error {
+	var level slog.Level
+	known := []string{"debug", "info", "warn", "error"}
+	if !slices.Contains(known, a.logLevel) {
+		return fmt.Errorf("--log-level: %.40q is none of %s", a.logLevel, strings.Join(known, ", "))
+	}
+	if a.output != "table" && a.output != "json" {
+		return fmt.Errorf("--output: %.40q is neither table nor json", a.output)
+	}
+	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return fmt.Errorf("--log-level: %w", err)
+	}
+	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	a.sources.Lookup = a.lookup
+	a.started = true
+	return nil
+}
+
+// close releases what the command has opened, last first. It waits for a request to a token endpoint that was sent.
+func (a *app) close() {
+	for _, closer := range slices.Backward(a.closers) {
+		_ = closer()
+	}
+}
+
+// An opened configuration: the store, and the manager of the environments where there are any.
+type opened struct {
+	file    *config.File
+	store   *store.Store
+	manager *manager.Manager // nil without a file
+}
+
+// open reads the configuration and makes what it describes, without I/O to Redis.
+func (a *app) open(noFileOK bool) (*opened, error) {
+	a.sources.NoFileOK = noFileOK
+	file, err := a.sources.Load()
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	rdb, err := file.Client()
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	a.closers = append(a.closers, rdb.Close)
+	file.Replica = cmp.Or(a.replica, file.Replica)
+	o := &opened{file: file}
+	if o.store, err = store.New(rdb, store.Options{Namespace: file.Namespace}); err != nil {
+		return nil, &usageError{err}
+	}
+	if len(file.Environments) == 0 {
+		return o, nil
+	}
+	if o.manager, err = file.Manager(rdb, a.log); err != nil {
+		return nil, &usageError{err}
+	}
+	a.closers = append(a.closers, o.manager.Close)
+	return o, nil
+}
+
+// answer writes v as JSON or, for people, text.
+func (a *app) answer(v any, text string) error {
+	if a.output != "json" {
+		_, err := io.WriteString(a.stdout, text)
+		return err
+	}
+	encoder := json.NewEncoder(a.stdout)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// waitFlag adds the flag that bounds how long a command waits.
+func waitFlag(cmd *cobra.Command, timeout *time.Duration) {
+	cmd.Flags().DurationVar(timeout, "timeout", 30*time.Second, "longest `time` to wait")
+}
+
+// oneEnvironment checks the arguments of a command that takes one.
+func oneEnvironment(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s takes one environment, not %d: %s", cmd.Name(), len(args), cmd.UseLine())
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+// Package config reads onetoken's configuration file. Its errors name file, line and setting in one line, and never
+// repeat the value of a variable or of a setting that may hold a secret.
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/onetoken/onetoken/internal/printable"
+	"github.com/onetoken/onetoken/internal/redisclient"
+	"github.com/onetoken/onetoken/internal/secret"
+	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/store"
+)
+
+// A File is a configuration, read and checked.
+type File struct {
+	Path         string // as it was given; "" where there is none
+	Redis        redisclient.Options
+	Namespace    string // "" means the default, as in manager.Config
+	Replica      string // the same
+	Environments map[string]manager.Environment
+
+	lines map[string]int // where each setting stands, by its path ("environments.prod.lease")
+}
+
+// An Error says what is wrong with a file, and where.
+type Error struct {
+	File    string
+	Line    int    // 0 where it is about the whole file
+	Setting string // "environments.prod.lease"; "" where the file isn't even YAML
+	Err     error
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(printable.Line(e.File, 200))
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	if e.Setting != "" {
+		b.WriteString(": " + e.Setting)
+	}
+	return b.String() + ": " + printable.Line(e.Err.Error(), 500)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Sources say where a configuration comes from.
+type Sources struct {
+	Path      string // of the file; default $ONETOKEN_CONFIG, else onetoken.yaml
+	RedisURL  string // in place of all that the file says of Redis; default $ONETOKEN_REDIS_URL
+	Namespace string // in place of the file's
+	NoFileOK  bool   // with a Redis URL a file that nobody named may be missing
+	Lookup    func(string) (string, bool)
+}
+
+// Load reads the configuration. The error is an [*Error], or about the namespace and Redis URL in s.
+func (s Sources) Load() (*File, error) {
+	redisURL := cmp.Or(s.RedisURL, s.variable("ONETOKEN_REDIS_URL"))
+	f, err := s.file(redisURL != "")
+	if err != nil {
+		return nil, err
+	}
+	if redisURL != "" {
+		f.Redis = redisclient.Options{URL: secret.New(redisURL)}
+		if err := f.Redis.Validate(); err != nil {
+			return nil, fmt.Errorf("--redis-url or $ONETOKEN_REDIS_URL: %w", err)
+		}
+	}
+	if s.Namespace != "" {
+		if err := store.CheckName(s.Namespace); err != nil {
+			return nil, fmt.Errorf("--namespace: %w", err)
+		}
+		f.Namespace = s.Namespace
+	}
+	return f, nil
+}
+
+func (s Sources) variable(name string) string {
+	v, _ := s.Lookup(name)
+	return v
+}
+
+func (s Sources) file(haveRedis bool) (*File, error) {
+	named := cmp.Or(s.Path, s.variable("ONETOKEN_CONFIG"))
+	path := cmp.Or(named, "onetoken.yaml")
+	data, err := os.ReadFile(path)
+	var pathError *fs.PathError
+	switch {
+	case err == nil:
+		return Parse(path, data, s.Lookup)
+	case errors.Is(err, fs.ErrNotExist) && named == "" && haveRedis && s.NoFileOK:
+		return &File{}, nil
+	case errors.Is(err, fs.ErrNotExist):
+		err = errors.New("there is no such file; --config or $ONETOKEN_CONFIG names another")
+	case errors.As(err, &pathError):
+		err = pathError.Err
+	}
+	return nil, &Error{File: path, Err: err}
+}
+
+// Parse reads a file's content. Files that it names are relative to path's folder; variables are looked up by lookup. The
+// error is an [*Error].
+func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File, error) {
+	root, err := parseYAML(data)
+	if err != nil {
+		return nil, asError(path, err)
+	}
+	d := &decoder{file: path, lookup: lookup, lines: map[string]int{}}
+	f := &File{Path: path, lines: d.lines}
+	if root != nil {
+		d.at(root, root.Line, "").fields(map[string]func(value){
+			"redis":        into(&f.Redis, value.redis),
+			"namespace":    into(&f.Namespace, value.name),
+			"replica":      into(&f.Replica, value.text),
+			"environments": into(&f.Environments, value.environments),
+		})
+	}
+	if d.err == nil && f.Environments == nil {
+		d.err = &Error{File: path, Setting: "environments", Err: errors.New("missing")}
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return f, nil
+}
+
+// parseYAML returns the one document's root, nil where there is nothing in it.
+func parseYAML(data []byte) (*yaml.Node, error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	var document, second yaml.Node
+	if err := loader.Load(&document); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if err := loader.Load(&second); err == nil {
+		return nil, errors.New(`more than one YAML document ("---")`)
+	} else if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 || document.Content[0].ShortTag() == "!!null" {
+		return nil, nil
+	}
+	return document.Content[0], nil
+}
+
+// asError takes line and message from the parser's error, and leaves out what could be a part of a secret.
+func asError(path string, err error) error {
+	var load *yaml.LoadError
+	if !errors.As(err, &load) {
+		return &Error{File: path, Err: err}
+	}
+	message := load.Message
+	if load.Stage == yaml.ComposerStage { // it goes on with the text after the "*"
+		message = `an alias ("*…") without its anchor: a value that begins with "*" needs quotes`
+	}
+	if load.ContextMsg != "" {
+		message = fmt.Sprintf("%s, %s that begins in line %d", message, load.ContextMsg, load.ContextMark.Line)
+	}
+	return &Error{File: path, Line: load.Mark.Line, Err: errors.New("not YAML: " + message)}
+}
+
+// Client returns a client of the configured Redis. It does no I/O.
+func (f *File) Client() (redis.UniversalClient, error) {
+	if f.Redis.URL.IsEmpty() && len(f.Redis.Addresses) == 0 {
+		return nil, &Error{File: f.Path, Setting: "redis.url", Err: errors.New("missing; --redis-url or $ONETOKEN_REDIS_URL gives one, too")}
+	}
+	return redisclient.New(f.Redis)
+}
+
+// Manager returns a manager of the configured environments on rdb. An error about a setting is an [*Error] that says where
+// it stands.
+func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger) (*manager.Manager, error) {
+	m, err := manager.New(manager.Config{
+		Redis:        rdb,
+		Environments: f.Environments,
+		Namespace:    f.Namespace,
+		Replica:      f.Replica,
+		Logger:       logger,
+	})
+	return m, f.locate(err)
+}
+
+// locate turns the manager's error about a setting into one that says where the setting stands.
+func (f *File) locate(err error) error {
+	var wrong *manager.ConfigError
+	if !errors.As(err, &wrong) || f.Path == "" {
+		return err
+	}
+	located := &Error{File: f.Path, Err: wrong.Err}
+	if wrong.Environment != "" {
+		located.Setting = "environments." + wrong.Environment
+	}
+	located.Line = f.lines[located.Setting]
+	// The message begins with the setting, or settings, that it is about.
+	names, rest, _ := strings.Cut(wrong.Err.Error(), ": ")
+	for name := range strings.SplitSeq(names, ", ") {
+		for _, candidate := range []string{name, standIns[name]} {
+			setting := join(located.Setting, candidate)
+			if line := f.lines[setting]; line > 0 && candidate != "" {
+				located.Setting, located.Line, located.Err = setting, line, errors.New(rest)
+				return located
+			}
+		}
+	}
+	return located
+}
+
+// standIns are the settings that the manager names otherwise than the file.
+var standIns = map[string]string{"token_url": "base_url", "params": "secret_params"}
