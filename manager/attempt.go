@@ -95,7 +95,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	life := e.policy.life(reply.ExpiresIn)
 	t := e.newToken(reply, a.issue, life, took)
 	var ttl time.Duration
-	err := error(store.ErrExpired)
+	err := store.ErrExpired
 	sent := e.m.now()
 	if life >= minLife && life-(sent-a.at) > e.policy.margin(life) {
 		ttl, sent, err = a.put(ctx, life, t)
@@ -139,12 +139,18 @@ func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, s
 	for range writes {
 		sent = a.env.m.now()
 		ttl, err = a.env.m.store.Put(ctx, a.env.name, a.issue, life, t)
-		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
+		if !isUnknown(err) {
 			a.env.writes.ok(a.env)
 			break
 		}
 	}
 	return ttl, sent, err
+}
+
+// isUnknown reports whether err leaves open if a write was done.
+func isUnknown(err error) bool {
+	_, ok := errors.AsType[*store.StatusError](err)
+	return ok
 }
 
 // stored publishes the attempt's own token, known by a call that was sent at the instant.
@@ -172,7 +178,7 @@ func (e *Env) putLater(ctx context.Context, at store.Issue, life time.Duration, 
 			closing = true
 		}
 		_, err := e.m.store.Put(ctx, e.name, at, life, t)
-		if unknown := (*store.StatusError)(nil); !errors.As(err, &unknown) {
+		if !isUnknown(err) {
 			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", at.Version, "error", err)
 			e.writes.ok(e)
 			e.look()
@@ -228,7 +234,7 @@ func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Dura
 	keep := 2 * a.env.policy.longestOf(f.Code)
 	for n := 1; ; n++ {
 		recorded, now, err := a.env.m.store.Fail(ctx, a.env.name, f, backoff, keep)
-		if unknown := (*store.StatusError)(nil); n == writes || !errors.As(err, &unknown) {
+		if n == writes || !isUnknown(err) {
 			return recorded, now, err
 		}
 	}

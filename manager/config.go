@@ -185,7 +185,7 @@ func (e Environment) tokenURL() string {
 func (e Environment) resolve() (resolved, error) {
 	var r resolved
 	var err error
-	if r.policy, err = e.Policy.withDefaults(); err != nil {
+	if r.policy, err = e.withDefaults(); err != nil {
 		return r, err
 	}
 	if err = e.checkBaseURL(); err != nil {

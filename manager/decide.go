@@ -91,7 +91,7 @@ func binds(r *store.Record, p Policy, fingerprint, credential string) bool {
 // reporters are the different replicas that a failure to reach the endpoint names.
 func reporters(f *store.Failure) []string {
 	var names []string
-	for _, name := range strings.Split(f.ReportedBy, ",") {
+	for name := range strings.SplitSeq(f.ReportedBy, ",") {
 		if name != "" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}

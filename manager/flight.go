@@ -131,8 +131,10 @@ func (a ask) merge(b ask) ask {
 // startLocked starts a flight for a. After Close its result is ErrClosed.
 func (e *Env) startLocked(a ask) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	f := &flight{env: e, cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
-		ask: a, askedAt: e.m.now(), waitingFor: "for Redis"}
+	f := &flight{
+		env: e, cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
+		ask: a, askedAt: e.m.now(), waitingFor: "for Redis",
+	}
 	e.flight = f
 	e.behindAt.Store(int64(never))
 	if !e.m.spawn(func() { f.run(ctx) }) {
@@ -456,7 +458,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	f.waits("for the lease")
 	sent := e.m.now()
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
-	if errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}
 	if err != nil {

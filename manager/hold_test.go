@@ -77,7 +77,7 @@ func TestAReplicaThatCannotConnectHoldsBackWithAUsableToken(t *testing.T) {
 		}), "test"
 	})
 	f.mustToken(f.managers[0])
-	f.askFor(2900 * time.Millisecond) // refreshed from 2 s on, usable until 3 s
+	f.askFor(2900 * time.Millisecond)          // refreshed from 2 s on, usable until 3 s
 	if n := calls.Load() - 1; n < 1 || n > 3 { // at 2, 2.3 and 2.9 s
 		t.Errorf("%d dials behind the callers", n)
 	}

@@ -1,7 +1,6 @@
 package manager_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager"
-	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
 // A Redis that answers reads, or answers for other environments, is away all the same.

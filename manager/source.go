@@ -45,8 +45,10 @@ func fetch(ctx context.Context, s Source) (*Reply, *endpoint.Error) {
 		defer func() {
 			if p := recover(); p != nil {
 				// Not the panic's value: it may hold a secret.
-				r = result{failed: &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source panicked",
-					Err: fmt.Errorf("panic with a value of type %T", p)}}
+				r = result{failed: &endpoint.Error{
+					Code: endpoint.CodeBadReply, Message: "the token source panicked",
+					Err: fmt.Errorf("panic with a value of type %T", p),
+				}}
 			}
 			results <- r
 		}()
@@ -78,16 +80,16 @@ func fetch(ctx context.Context, s Source) (*Reply, *endpoint.Error) {
 
 // classify makes an *endpoint.Error, fit to be shared, of a source's error.
 func classify(ctx context.Context, err error) *endpoint.Error {
-	if failed := (*endpoint.Error)(nil); errors.As(err, &failed) && failed != nil {
+	if failed, ok := errors.AsType[*endpoint.Error](err); ok && failed != nil {
 		c := *failed
 		c.Code, c.Message = cmp.Or(printable.Line(c.Code, 64), endpoint.CodeBadReply), printable.Line(c.Message, 200)
 		return &c
 	}
 	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source failed", Err: err}
-	var op *net.OpError
-	var dns *net.DNSError
+	_, isDNS := errors.AsType[*net.DNSError](err)
+	op, isOp := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.As(err, &dns), errors.As(err, &op) && op.Op == "dial":
+	case isDNS, isOp && op.Op == "dial":
 		failed.Code, failed.Message = endpoint.CodeUnreachable, "the token source could not connect"
 	case ctx.Err() != nil:
 		failed.Code, failed.Message = endpoint.CodeTimeout, "no answer in time"

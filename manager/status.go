@@ -98,7 +98,7 @@ func describe(env string, r *store.Record, p Policy, fingerprint string) Status 
 	}
 	if !s.Usable {
 		reason := verdict.String()
-		if e := (*store.UnreadableError)(nil); errors.As(r.TokenErr, &e) {
+		if e, ok := errors.AsType[*store.UnreadableError](r.TokenErr); ok {
 			reason += ": " + e.Reason
 		}
 		s.Reason = &reason

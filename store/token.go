@@ -14,7 +14,7 @@ import (
 
 // A Token is an access token with what is known of it. It is immutable: copies and pointers may be shared freely.
 // Times are Redis's clock, which need not be the replica's.
-type Token struct {
+type Token struct { //nolint:recvcheck // String is for values, too: they must not print the header
 	AccessToken Secret
 	TokenType   string    // as the endpoint gave it; "Bearer" where it gave none
 	Scope       string    // space-separated (RFC 6749 §3.3), as granted; "" where the endpoint didn't say
@@ -101,7 +101,7 @@ func (s *Store) decodeToken(env string, f fields, ttl time.Duration) (*Token, er
 		Scope:       printable.Line(f.text(fieldScope), 4096),
 		Version:     plausible(raw, f.now),
 		RefreshedBy: printable.Line(f.text(fieldRefreshedBy), 128),
-		Took:        min(time.Duration(max(f.int(fieldTookMS), 0)), 3600_000) * time.Millisecond,
+		Took:        time.Duration(min(max(f.int(fieldTookMS), 0), 3600_000)) * time.Millisecond,
 		Config:      printable.Line(f.text(fieldConfig), 128),
 	}
 	if t.Version == 0 {
