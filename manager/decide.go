@@ -15,6 +15,7 @@ const unreachableQuorum = 3
 // A view is all that the next step of a flight depends on: what was read, who reads it and what is asked for.
 type view struct {
 	record      *store.Record
+	sent        time.Duration // when the read was sent
 	policy      Policy
 	fingerprint string
 	credential  string

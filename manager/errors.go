@@ -109,3 +109,11 @@ func (e *WaitError) Error() string {
 }
 
 func (e *WaitError) Unwrap() error { return e.Err }
+
+// A ConflictError says that the stored token is of another configuration, while this replica has one that it can use. It
+// ends a refresh behind the callers; no caller gets it.
+type ConflictError struct{ Environment string }
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("onetoken: %s: the stored token is of another configuration (a deploy under way, or two services in one namespace)", e.Environment)
+}

@@ -68,7 +68,7 @@ func TestAReplicaThatCannotConnectHoldsBackWithAUsableToken(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	f := newFleet(t, redistest.Mini(t), 1, func(_ int, _ *manager.Config, e *manager.Environment) {
-		e.Backoff.Min = 300 * time.Millisecond
+		e.Backoff.Min, e.RefreshAt = 300*time.Millisecond, 0.5
 		e.Source, e.SourceID = manager.SourceFunc(func(context.Context) (*manager.Reply, error) {
 			if calls.Add(1) > 1 {
 				return nil, &net.OpError{Op: "dial", Err: errors.New("connection refused")}

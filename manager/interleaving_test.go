@@ -38,7 +38,7 @@ func tapped(h tap) edit {
 // start is call in the background.
 func (f *fleet) start(m *manager.Manager, call func(context.Context, *manager.Manager) (*manager.Token, error)) <-chan outcome {
 	got := make(chan outcome, 1)
-	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
 	go func() {
 		defer cancel()
 		begun := time.Now()

@@ -55,7 +55,6 @@ func TestASourceThatMisbehavesIsOneErrorAndReleasesTheLease(t *testing.T) {
 func TestASourceThatIgnoresItsDeadlineDoesNotKeepTheLease(t *testing.T) {
 	t.Parallel()
 	asked, end := make(chan struct{}, 100), make(chan struct{})
-	t.Cleanup(func() { close(end) })
 	f := newFleet(t, redistest.Mini(t), 2, func(i int, _ *manager.Config, e *manager.Environment) {
 		e.Lease, e.EndpointTimeout, e.Backoff.Min = time.Second, 500*time.Millisecond, 100*time.Millisecond
 		e.SourceID = "test"
@@ -67,6 +66,7 @@ func TestASourceThatIgnoresItsDeadlineDoesNotKeepTheLease(t *testing.T) {
 			return &manager.Reply{AccessToken: manager.NewSecret("the other's"), ExpiresIn: time.Hour}, nil
 		})
 	})
+	t.Cleanup(func() { close(end) })
 	stuck := f.start(f.managers[0], token)
 	<-asked
 	// The endpoint timeout and a second more; then the backoff.

@@ -1,0 +1,64 @@
+package manager
+
+import (
+	"context"
+	"time"
+
+	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/store"
+)
+
+// aloneEvery is how often a replica may fetch a token for itself while Redis is away.
+const aloneEvery = 10 * time.Second
+
+// alone fetches a token that isn't shared, while Redis is away, at a bounded rate, for a replica that has none. It reports
+// whether the flight is over.
+func (f *flight) alone(ctx context.Context) (over bool) {
+	e := f.env
+	start, at := e.m.wall(), e.m.now()
+	if !f.mayGoAlone(at) {
+		return false
+	}
+	if !f.send() {
+		return true
+	}
+	reply, failed := e.ask(context.WithoutCancel(ctx))
+	took := e.m.now() - at
+	if failed != nil {
+		f.failAlone(failed)
+		return true
+	}
+	life := e.policy.life(reply.ExpiresIn)
+	e.log.Warn("refreshed without Redis", "outcome", "alone", "took_ms", took.Milliseconds())
+	t := e.newToken(reply, store.Issue{At: start}, life, took)
+	e.mu.Lock()
+	e.publishLocked(e.newSnapshot(t, at+life), at, func(*snapshot) bool { return false })
+	e.mu.Unlock()
+	return f.serveOwn(t)
+}
+
+// mayGoAlone takes the one place in aloneEvery.
+func (f *flight) mayGoAlone(now time.Duration) bool {
+	e := f.env
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now < e.aloneAt || now < e.local.until || e.usableLocked(anyVersion) != nil {
+		return false
+	}
+	e.aloneAt = now + aloneEvery
+	return true
+}
+
+func (f *flight) failAlone(failed *endpoint.Error) {
+	e := f.env
+	e.mu.Lock()
+	attempt := e.local.attempt + 1
+	e.mu.Unlock()
+	answer := &EndpointError{
+		Environment: e.name, Code: failed.Code, Status: failed.Status, Message: failed.Message, Attempt: attempt,
+		RetryAfter: e.policy.backoff(failed.Code, attempt, failed.RetryAfter), ReportedBy: e.m.replica, Err: failed.Err,
+	}
+	e.log.Warn("no token, and no Redis", "outcome", "failed", "code", answer.Code, "error", answer)
+	e.holdBack(answer, attempt)
+	f.fail(answer, 0, answer.RetryAfter)
+}

@@ -1,0 +1,210 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/onetoken/onetoken/lock"
+	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/store"
+)
+
+// run is the way to a token: read, decide, and then serve, fail, wait or try the lease; and look again after every wait.
+func (f *flight) run(ctx context.Context) {
+	defer f.cancel(nil)
+	e, poll := f.env, poll{}
+	for ctx.Err() == nil {
+		sent := e.m.now()
+		r, err := e.m.store.Read(ctx, e.name)
+		if err != nil {
+			if f.redisFailed(ctx, &e.reads, sent, err) {
+				return
+			}
+			continue
+		}
+		e.observe(r, sent)
+		if f.step(ctx, f.view(r, sent), &poll) {
+			return
+		}
+	}
+	e.mu.Lock()
+	f.finishLocked(nil, context.Cause(ctx))
+	e.mu.Unlock()
+}
+
+// step does what is decided on v, and reports whether the flight is over. If not, it has waited as long as makes sense.
+func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
+	e, r := f.env, v.record
+	switch d := decide(v); d.step {
+	case stepServe:
+		if f.serve() {
+			return true
+		}
+		// It ran out between the read and here, or more is asked for; or it has ended here before it does in Redis.
+		f.passOver(r.Token.Version)
+		f.wait(ctx, poll.shortly())
+	case stepFail:
+		failure := e.endpointError(r.Failure, r.Now)
+		if endpoint.IsRefusal(failure.Code) {
+			e.holdBack(failure, failure.Attempt)
+		}
+		return f.failAsRead(v.sent, failure, failure.Version, failure.RetryAfter)
+	case stepHoldBack:
+		return f.failAsRead(v.sent, v.local.err.after(v.localPause), 0, v.localPause)
+	case stepYield:
+		return f.yield(&ConflictError{Environment: e.name})
+	case stepWait:
+		f.waitForOther(ctx, whoRefreshes(r), d.pause, poll)
+	case stepAcquire:
+		over, busy := f.acquire(ctx, r)
+		switch {
+		case over:
+			return true
+		case busy != nil:
+			f.waitForOther(ctx, busy.Holder+", which is refreshing it", busy.TTL, poll)
+		default:
+			f.wait(ctx, poll.shortly()) // things are no longer as they were read
+		}
+	}
+	return false
+}
+
+// waitForOther waits for an event, or as long as polling has it, but no longer than limit.
+func (f *flight) waitForOther(ctx context.Context, who string, limit time.Duration, poll *poll) {
+	f.waits("for " + who)
+	poll.next(f.wait(ctx, poll.pause(f.env.m.subscribed.Load(), limit)))
+}
+
+func whoRefreshes(r *store.Record) string {
+	if r.Lock != nil && r.Lock.Holder != "" {
+		return r.Lock.Holder + ", which is refreshing it"
+	}
+	return "a token of another configuration to be old enough"
+}
+
+func (f *flight) waits(what string) {
+	f.env.mu.Lock()
+	f.waitingFor = what
+	f.env.mu.Unlock()
+}
+
+// view gathers what decide looks at.
+func (f *flight) view(r *store.Record, sent time.Duration) view {
+	e := f.env
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.m.now()
+	if sent > f.askedAt && r.Mark.Issued < f.above {
+		f.above = anyVersion // Redis lost its history: what it issues from here on may be lower
+	}
+	// Since when, by Redis's clock, in terms of ours: at the latest the age before the reply, at the earliest before the
+	// request. The earliest, so that nothing older than the call passes for its outcome.
+	since := func(t time.Time) time.Duration { return sent - r.Now.Sub(t) }
+	if f.explicit && f.above == anyVersion && r.Token != nil && since(r.Token.IssuedAt) < f.called {
+		f.above = r.Token.Version
+	}
+	return view{
+		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential,
+		above:        f.above,
+		explicit:     f.explicit,
+		failureIsOld: f.explicit && r.Failure != nil && since(r.Failure.FailedAt) < f.called,
+		hasUsable:    e.usableLocked(anyVersion) != nil,
+		local:        e.local,
+		localPause:   e.local.until - now,
+		replaceAfter: e.conflict.wait(now),
+	}
+}
+
+// wait returns after d at the latest, and reports whether it was woken before.
+func (f *flight) wait(ctx context.Context, d time.Duration) (woken bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false
+	case <-f.poke:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// A poll spaces the looks of a flight that waits for another replica: events do the waking, polling is the net.
+type poll struct {
+	quiet int  // waits in a row that nothing ended
+	woken bool // something was heard, but not what we wait for: it may follow at once
+}
+
+func (p *poll) next(woken bool) {
+	p.woken = woken
+	if p.quiet++; woken {
+		p.quiet = 0
+	}
+}
+
+// shortly is a pause for what is about to be over, spread so that replicas don't go in step.
+func (p *poll) shortly() time.Duration { return 25*time.Millisecond + rand.N(50*time.Millisecond) }
+
+// pause is 250 to 750 ms, or up to 2 s where a subscription would wake us, but no longer than until the lease ends.
+func (p *poll) pause(subscribed bool, lease time.Duration) time.Duration {
+	mean := 500 * time.Millisecond
+	if subscribed {
+		mean <<= min(p.quiet, 2)
+	}
+	d := min(mean/2+rand.N(mean), 2*time.Second)
+	if p.woken {
+		d = p.shortly()
+	}
+	return min(d, lease+p.shortly())
+}
+
+// redisFailed handles an error of Redis, and reports whether the flight is over. It waits a moment where it is not.
+func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Duration, err error) (over bool) {
+	if ctx.Err() != nil {
+		return false // the flight has ended, which says nothing of Redis
+	}
+	e := f.env
+	f.waits("for Redis")
+	if !calls.failed(e, sent, err) {
+		f.wait(ctx, 100*time.Millisecond+rand.N(100*time.Millisecond))
+		return false
+	}
+	e.mu.Lock()
+	e.clearSuspicionLocked()
+	e.mu.Unlock()
+	if f.serve() {
+		return true
+	}
+	if e.policy.Outage == OutageRefreshAlone && f.alone(ctx) {
+		return true
+	}
+	f.fail(&RedisError{Environment: e.name, Err: err}, 0, learnt)
+	return true
+}
+
+// acquire tries the lease and, with it, makes one attempt. It reports whether the flight is over; if not: look again,
+// at once or, where the lease is busy, when its holder is done.
+func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy *lock.BusyError) {
+	e := f.env
+	f.waits("for the lease")
+	sent := e.m.now()
+	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
+	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
+		return false, busy
+	}
+	if err != nil {
+		return f.redisFailed(ctx, &e.writes, sent, err), nil
+	}
+	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log}
+	over = a.run(ctx)
+	a.release(ctx)
+	if !over {
+		e.mu.Lock()
+		f.sent = false
+		f.endUnwantedLocked()
+		e.mu.Unlock()
+	}
+	return over, nil
+}
