@@ -14,6 +14,7 @@ import (
 )
 
 func TestRenewalKeepsTheLease(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		ctx, cancel := context.WithCancel(t.Context())
 		const length = time.Second
@@ -46,6 +47,7 @@ func TestRenewalKeepsTheLease(t *testing.T) {
 }
 
 func TestLossIsSignalled(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		const length = 900 * time.Millisecond
 		for name, c := range map[string]struct {
@@ -133,6 +135,7 @@ func TestOnlyTheFirstReleaseReleases(t *testing.T) {
 
 // Redis away is no loss until the lease is over: it may come back with the key.
 func TestALeaseIsLostWithItsEndWhileRedisIsAway(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	lease := take(t, locker(t, server.Client(t), "replica-1"), 900*time.Millisecond)
 	server.Stop()
@@ -148,6 +151,7 @@ func TestALeaseIsLostWithItsEndWhileRedisIsAway(t *testing.T) {
 
 // The same where nothing answers, whatever the client's own timeouts are.
 func TestALeaseIsLostWithItsEndWhileRedisHangs(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	o := redistest.Options(server.Addr())
 	o.ReadTimeout, o.WriteTimeout = time.Minute, time.Minute
@@ -200,8 +204,7 @@ func TestAHungRedisIsToldSoon(t *testing.T) {
 	server.Pause(t)
 	start := time.Now()
 	_, err := l.Try(t.Context(), key, length)
-	var away *lock.UnavailableError
-	if !errors.As(err, &away) {
+	if _, away := errors.AsType[*lock.UnavailableError](err); !away {
 		t.Errorf("%v; want an UnavailableError", err)
 	}
 	if took := time.Since(start); took > 2500*time.Millisecond {

@@ -44,6 +44,9 @@ type UnavailableError struct {
 func (e *UnavailableError) Error() string { return fmt.Sprintf("lock: %s: Redis: %v", e.Key, e.Err) }
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
+// Longest is the longest lease there can be.
+const Longest = 10 * time.Minute
+
 // DefaultTimeout bounds one call of Redis: an acquire, a renewal, a release.
 const DefaultTimeout = time.Second
 
@@ -73,7 +76,7 @@ func New(rdb redis.UniversalClient, holder string) (*Locker, error) {
 
 // Try takes the lease on key for length, once, and keeps renewing it every third of length until it is released or
 // lost. Errors: a *[BusyError] (somebody holds it), an *[UnavailableError] (Redis), ctx's cause. A key without TTL, which
-// would be held for ever, is given one of length and reported as busy.
+// would be held for ever, or with one above [Longest], is given one of length and reported as busy.
 //
 // ctx bounds the taking alone, never what is done under the lease.
 func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Lease, error) {
@@ -88,16 +91,17 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 		redsync.WithGenValueFunc(func() (string, error) { return value, nil }),
 	)
 	err := mutex.TryLockContext(ctx)
-	var taken *redsync.ErrTaken
-	if errors.As(err, &taken) {
+	if _, taken := errors.AsType[*redsync.ErrTaken](err); taken {
 		// Perhaps by ourselves: a client that lost the reply has sent the command again. Redsync has given it back.
 		return nil, l.busy(ctx, key, length)
 	}
 	if err != nil {
 		return nil, l.unknown(ctx, key, value, err)
 	}
-	lease := &Lease{mutex: mutex, key: key, length: length, timeout: l.timeout, stop: make(chan struct{}),
-		stopped: make(chan struct{}), lost: make(chan struct{})}
+	lease := &Lease{
+		mutex: mutex, key: key, length: length, timeout: l.timeout, stop: make(chan struct{}),
+		stopped: make(chan struct{}), lost: make(chan struct{}),
+	}
 	lease.until.Store(&until{mutex.Until()})
 	go lease.renew()
 	return lease, nil
@@ -107,9 +111,9 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 func (l *Locker) busy(caller context.Context, key string, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(caller, l.timeout)
 	defer cancel()
-	reply, err := healScript.Run(ctx, l.rdb, []string{key}, length.Milliseconds()).Slice()
+	reply, err := healScript.Run(ctx, l.rdb, []string{key}, length.Milliseconds(), Longest.Milliseconds()).Slice()
 	switch {
-	case err != nil && caller.Err() != nil:
+	case err != nil && over(caller):
 		return context.Cause(caller)
 	case err != nil:
 		return &UnavailableError{Key: key, Err: err}
@@ -127,13 +131,22 @@ func (l *Locker) busy(caller context.Context, key string, length time.Duration) 
 // unknown ends an acquire that failed with err, although the key may have been set. Redsync has cleaned up, on the
 // caller's ctx: where that is done, it is done here. Where Redis answers neither, the orphan ends with its TTL.
 func (l *Locker) unknown(ctx context.Context, key, value string, err error) error {
-	if ctx.Err() == nil {
+	if !over(ctx) {
 		return &UnavailableError{Key: key, Err: err}
 	}
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 	defer cancel()
 	_, _ = l.redsync.NewMutex(key, redsync.WithValue(value)).UnlockContext(detached)
 	return context.Cause(ctx)
+}
+
+// over reports whether ctx is done. The client sets ctx's deadline on its connection, which notices it a moment before ctx
+// does: that moment is waited for.
+func over(ctx context.Context) bool {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil
 }
 
 // A Lease is held until it is released, or lost. Its methods are safe for concurrent use.

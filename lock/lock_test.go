@@ -62,11 +62,13 @@ func isLost(lease *lock.Lease) bool {
 
 func about(got, want, tolerance time.Duration) bool { return (got - want).Abs() <= tolerance }
 
-// A commandCounter is a hook that counts the commands of a name, and sends each of them twice where repeat is set.
+// A commandCounter is a hook that counts the commands of a name. It sends each of them twice where repeat is set, and
+// none where instead is.
 type commandCounter struct {
-	name   string
-	n      atomic.Int64
-	repeat bool
+	name    string
+	n       atomic.Int64
+	repeat  bool
+	instead func() error
 }
 
 func (c *commandCounter) DialHook(next redis.DialHook) redis.DialHook {
@@ -79,6 +81,11 @@ func (c *commandCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return next(ctx, cmd)
 		}
 		c.n.Add(1)
+		if c.instead != nil {
+			err := c.instead()
+			cmd.SetErr(err)
+			return err
+		}
 		err := next(ctx, cmd)
 		if c.repeat {
 			return next(ctx, cmd)
@@ -199,13 +206,13 @@ func TestTheThreeErrorsAreDifferent(t *testing.T) {
 			t.Errorf("%s doesn't name the key: %v", c.name, c.err)
 		}
 	}
-	var refused *net.OpError
-	if !errors.As(away, &refused) {
+	if _, refused := errors.AsType[*net.OpError](away); !refused {
 		t.Errorf("%v doesn't wrap the client's error", away)
 	}
 }
 
 func TestALockWithoutTTLHealsItself(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		for name, c := range map[string]struct {
 			plant  func() error
@@ -295,6 +302,23 @@ func TestAContextThatIsDoneTakesNothing(t *testing.T) {
 		}
 		if rdb.Exists(t.Context(), key).Val() != 0 {
 			t.Error("the key is there")
+		}
+	})
+}
+
+func TestAContextThatEndsOnABusyLeaseIsTheError(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		take(t, locker(t, rdb, "replica-1"), time.Minute)
+		cause := errors.New("the caller is gone")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		look := &commandCounter{name: "evalsha", instead: func() error {
+			cancel(cause)
+			return context.Canceled
+		}}
+		other := redistest.NewClient(t, rdb.Options())
+		other.AddHook(look)
+		if _, err := locker(t, other, "replica-2").Try(ctx, key, time.Second); !errors.Is(err, cause) {
+			t.Errorf("%v; want the context's cause", err)
 		}
 	})
 }

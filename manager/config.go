@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/onetoken/onetoken/internal/secret"
+	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
 )
@@ -126,7 +127,7 @@ type Policy struct {
 
 const (
 	minLease = time.Second
-	maxLease = 10 * time.Minute
+	maxLease = lock.Longest
 )
 
 // withDefaults returns p with its zero fields filled in, or an error that names the setting at fault.

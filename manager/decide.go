@@ -57,7 +57,7 @@ func decide(v view) decision {
 		return decision{step: stepServe}
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
 		return decision{step: stepFail}
-	case r.Lock != nil && r.Lock.TTL >= 0:
+	case r.Lock != nil && r.Lock.TTL >= 0 && r.Lock.TTL <= maxLease: // else nobody's: trying it mends it
 		return decision{stepWait, r.Lock.TTL}
 	case what == foreign && v.hasUsable && !v.explicit:
 		return decision{step: stepYield}

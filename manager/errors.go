@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/store"
 )
 
 // ErrClosed is returned once [Manager.Close] was called.
@@ -51,7 +52,11 @@ type RedisError struct {
 }
 
 func (e *RedisError) Error() string {
-	return fmt.Sprintf("onetoken: %s: Redis can't be used: %v", e.Environment, e.Err)
+	what := e.Err.Error()
+	if status, ok := errors.AsType[*store.StatusError](e.Err); ok {
+		what = fmt.Sprintf("%s of %s: %v", status.Op, status.Key, status.Err)
+	}
+	return fmt.Sprintf("onetoken: %s: Redis can't be used: %s", e.Environment, what)
 }
 
 func (e *RedisError) Unwrap() error { return e.Err }

@@ -125,6 +125,7 @@ func TestAReplicaThatCannotReachTheEndpointStopsNobodyElse(t *testing.T) {
 }
 
 func TestAnUnreachableEndpointHoldsOneReplicaBack(t *testing.T) {
+	t.Parallel()
 	var dials atomic.Int64
 	f := newFleet(t, redistest.Mini(t), 1, func(_ int, _ *manager.Config, e *manager.Environment) {
 		e.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -349,13 +350,17 @@ func TestPlantedValuesAreReplacedByOneFreshToken(t *testing.T) {
 	})
 }
 
-func TestALockWithoutTTLHealsItself(t *testing.T) {
+func TestALockThatNoLeaseOfOursCanBeHealsItself(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		f := newFleet(t, rdb, 3, policy(manager.Policy{Lease: time.Second}))
-		if err := rdb.Set(t.Context(), key("lock"), "gone|1", 0).Err(); err != nil {
-			t.Fatal(err)
+		for name, ttl := range map[string]time.Duration{"without a TTL": 0, "for an hour": time.Hour} {
+			t.Run(name, func(t *testing.T) {
+				if err := errors.Join(rdb.FlushAll(t.Context()).Err(), rdb.Set(t.Context(), key("lock"), "gone|1", ttl).Err()); err != nil {
+					t.Fatal(err)
+				}
+				f := newFleet(t, rdb, 3, policy(manager.Policy{Lease: time.Second}))
+				f.oneToken(f.all(token))
+				f.calls(1)
+			})
 		}
-		f.oneToken(f.all(token))
-		f.calls(1)
 	})
 }

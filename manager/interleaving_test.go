@@ -35,7 +35,13 @@ func tapped(h tap) edit {
 	return func(_ int, c *manager.Config, _ *manager.Environment) { c.Redis.AddHook(h) }
 }
 
-// start is call in the background.
+// tries asks a manager for a token for at most 10 s.
+func (f *fleet) tries(m *manager.Manager) (*manager.Token, error) {
+	o := <-f.start(m, token)
+	return o.token, o.err
+}
+
+// start is call in the background, for at most 10 s.
 func (f *fleet) start(m *manager.Manager, call func(context.Context, *manager.Manager) (*manager.Token, error)) <-chan outcome {
 	got := make(chan outcome, 1)
 	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
@@ -64,6 +70,8 @@ func (f *fleet) serves(m *manager.Manager, want manager.Version, done func() boo
 	f.t.Helper()
 	var over atomic.Bool
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer over.Store(true)
 	for range 4 {
 		wg.Go(func() {
 			for !over.Load() && !f.t.Failed() {
@@ -80,8 +88,6 @@ func (f *fleet) serves(m *manager.Manager, want manager.Version, done func() boo
 		})
 	}
 	eventually(f.t, 10*time.Second, "what the callers are served meanwhile", func() bool { return f.t.Failed() || done() })
-	over.Store(true)
-	wg.Wait()
 }
 
 func TestARefreshThatJoinsATokensFlightTakesNoTokenAway(t *testing.T) {

@@ -59,9 +59,8 @@ func TestAValidTokenIsServedWithoutRedis(t *testing.T) {
 		pause(t, 10*time.Millisecond)
 	}
 	pause(t, time.Second)
-	var away *manager.RedisError
 	for _, o := range f.all(token) {
-		if !errors.As(o.err, &away) {
+		if _, ok := errors.AsType[*manager.RedisError](o.err); !ok {
 			t.Errorf("after its end: %v, %v", o.token, o.err)
 		}
 	}
@@ -74,9 +73,8 @@ func TestAHungRedis(t *testing.T) {
 	f := newFleet(t, server.Client(t), 2)
 	server.Pause(t)
 	start := time.Now()
-	var away *manager.RedisError
 	for _, o := range f.all(token) {
-		if !errors.As(o.err, &away) {
+		if _, ok := errors.AsType[*manager.RedisError](o.err); !ok {
 			t.Errorf("got %v", o.err)
 		}
 	}
@@ -263,6 +261,7 @@ func TestALostReplyOfAStoreIsSettledByTheSameWriteAgain(t *testing.T) {
 }
 
 func TestATokenThatCouldNotBeStoredIsHandedOutAndStoredLater(t *testing.T) {
+	t.Parallel()
 	faults := &faulty{}
 	f := newFleet(t, redistest.Mini(t), 1, withFaults(faults))
 	faults.refuse.Store(4)

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -63,7 +64,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		case over:
 			return true
 		case busy != nil:
-			f.waitForOther(ctx, busy.Holder+", which is refreshing it", busy.TTL, poll)
+			f.waitForOther(ctx, holder(busy.Holder), busy.TTL, poll)
 		default:
 			f.wait(ctx, poll.shortly()) // things are no longer as they were read
 		}
@@ -78,10 +79,14 @@ func (f *flight) waitForOther(ctx context.Context, who string, limit time.Durati
 }
 
 func whoRefreshes(r *store.Record) string {
-	if r.Lock != nil && r.Lock.Holder != "" {
-		return r.Lock.Holder + ", which is refreshing it"
+	if r.Lock != nil {
+		return holder(r.Lock.Holder)
 	}
 	return "a token of another configuration to be old enough"
+}
+
+func holder(name string) string {
+	return cmp.Or(name, "somebody without a name") + ", which is refreshing it"
 }
 
 func (f *flight) waits(what string) {

@@ -154,12 +154,14 @@ func TestARotationThatNobodyWaitsFor(t *testing.T) {
 }
 
 func TestNothingIsFetchedBeforeItIsAskedFor(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 2)
 	pause(t, 1200*time.Millisecond)
 	f.calls(0)
 }
 
 func TestKeepWarm(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 2, policy(manager.Policy{KeepWarm: true}))
 	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 2})
 	eventually(t, 5*time.Second, "two refreshes without a caller", func() bool { return f.endpoint.Calls() >= 2 })
@@ -371,6 +373,7 @@ func TestASourceOfTheUsers(t *testing.T) {
 }
 
 func TestTheSameTokenAgainIsBelieved(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 3)
 	f.endpoint.SetDefault(mockendpoint.Reply{SameToken: true, ExpiresIn: 3})
 	f.oneToken(f.all(token))

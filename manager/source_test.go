@@ -71,7 +71,7 @@ func TestASourceThatIgnoresItsDeadlineDoesNotKeepTheLease(t *testing.T) {
 	<-asked
 	// The endpoint timeout and a second more; then the backoff.
 	eventually(t, 2500*time.Millisecond, "the other replica has a token", func() bool {
-		_, err := f.managers[1].Token(t.Context(), env)
+		_, err := f.tries(f.managers[1])
 		return err == nil
 	})
 	if o := <-stuck; endpointError(t, o.err).Code != "timeout" {

@@ -70,7 +70,7 @@ func TestASuspectTokenIsServedAgainWhateverRedisHasInItsPlace(t *testing.T) {
 			var slow atomic.Bool
 			f := newFleet(t, redistest.Mini(t), 1, w.edit, tapped(func(redis.Cmder) error {
 				if slow.Load() {
-					pause(t, 50*time.Millisecond) // callers meet the token while it is suspect
+					<-time.After(50 * time.Millisecond) // callers meet the token while it is suspect
 				}
 				return nil
 			}))
@@ -135,8 +135,14 @@ func TestATokenThatEndedHereWhileRedisWasAwayIsReplacedOnceItIsBack(t *testing.T
 	server.Pause(t)
 	w.step(2 * time.Hour)
 	var away *manager.RedisError
-	eventually(t, 10*time.Second, "the token has ended", func() bool { return errors.As((<-f.start(f.managers[0], token)).err, &away) })
+	eventually(t, 10*time.Second, "the token has ended", func() bool {
+		_, err := f.tries(f.managers[0])
+		return errors.As(err, &away)
+	})
 	server.Continue(t)
-	eventually(t, 5*time.Second, "there is a new one", func() bool { return (<-f.start(f.managers[0], token)).err == nil })
+	eventually(t, 5*time.Second, "there is a new one", func() bool {
+		_, err := f.tries(f.managers[0])
+		return err == nil
+	})
 	f.calls(2)
 }

@@ -134,6 +134,7 @@ func TestABodyThatCannotBeHadAgainIsNotRepeated(t *testing.T) {
 }
 
 func TestAHundredReplicasWithA401AreOneRefresh(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 100)
 	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 20})
 	server := newAPI(t, f.endpoint.Protect(echo))
@@ -163,6 +164,7 @@ func TestAYoungTokenIsNotReplaced(t *testing.T) {
 }
 
 func TestAnAPIThatAlwaysAnswers401CostsBoundedCalls(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 5)
 	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 20})
 	server := newAPI(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

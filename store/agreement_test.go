@@ -29,6 +29,7 @@ func eval(t *testing.T, rdb *redis.Client, tail string, args []any) []any {
 }
 
 func TestLuaWritesTimesAsGoDoes(t *testing.T) {
+	t.Parallel()
 	micros := []int64{0, 1, 999, 1000, 86399999999, 86400000000}
 	for year := 1970; year < 2255; year++ {
 		for _, day := range []time.Time{

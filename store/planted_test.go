@@ -58,6 +58,7 @@ func (f *fixture) overwrite(key string, value func(field string) string) error {
 }
 
 func TestPlantedValuesEndWithAFreshToken(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		f := newFixture(t, rdb)
 		for name, plant := range plants {

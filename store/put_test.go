@@ -190,7 +190,7 @@ func TestTTLIsTheTokensRemainingLife(t *testing.T) {
 			r := f.read()
 			left := r.Token.ExpiresAt.Sub(r.Now)
 			if pttl := rdb.PTTL(f.ctx(), f.keys.Token).Val(); !about(pttl, left, time.Second) ||
-				!about(ttl, left, time.Second) || !about(r.TTL, left, 2*time.Millisecond) {
+				!about(ttl, left, time.Second) || !about(r.TTL, left, 100*time.Millisecond) {
 				t.Errorf("life %v: PTTL %v, Put's %v, the record's %v; want %v", life, pttl, ttl, r.TTL, left)
 			}
 			if r.Token.Life() != life {

@@ -154,7 +154,7 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("store: %s of %s: %v", e.Op, e.Key, e.Err)
+	return fmt.Sprintf("store: Redis: %s of %s: %v", e.Op, e.Key, e.Err)
 }
 
 func (e *StatusError) Unwrap() error { return e.Err }

@@ -56,6 +56,7 @@ func TestVersionsAreIssuedUnderTheLeaseOnly(t *testing.T) {
 }
 
 func TestAVersionIsRedissClockAndAlwaysGrows(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		f := newFixture(t, rdb)
 		before := f.read().Now

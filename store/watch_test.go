@@ -23,7 +23,6 @@ type ears chan any
 
 func (e ears) Subscribed(confirmed bool)   { e <- confirmed }
 func (e ears) Event(event store.Event)     { e <- event }
-func (e ears) next(t *testing.T) any       { t.Helper(); return e.within(t, 10*time.Second) }
 func (e ears) want(t *testing.T, what any) { t.Helper(); e.wantWithin(t, what, 10*time.Second) }
 
 func (e ears) within(t *testing.T, patience time.Duration) any {
@@ -84,6 +83,7 @@ func TestWatchTellsOfEvents(t *testing.T) {
 
 // What is published right after the confirmation arrives, every time.
 func TestASubscriptionIsConfirmedBeforeItIsReliedOn(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		f := newFixture(t, rdb)
 		for i := range 25 {
@@ -123,6 +123,7 @@ func TestGarbageOnTheChannelIsIgnored(t *testing.T) {
 }
 
 func TestWatchSurvivesARestartOfRedis(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	f := newFixture(t, server.Client(t))
 	e, _ := watch(t, f.s)
@@ -138,6 +139,7 @@ func TestWatchSurvivesARestartOfRedis(t *testing.T) {
 }
 
 func TestEachResubscriptionIsTold(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	f := newFixture(t, server.Client(t))
 	e, _ := watch(t, f.s)
@@ -152,6 +154,7 @@ func TestEachResubscriptionIsTold(t *testing.T) {
 }
 
 func TestWatchBeginsWithRedisDown(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	server.Stop()
 	f := newFixture(t, server.Client(t))
@@ -163,6 +166,7 @@ func TestWatchBeginsWithRedisDown(t *testing.T) {
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	f := newFixture(t, server.Client(t))
 	for name, c := range map[string]struct {
@@ -193,6 +197,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 }
 
 func TestWatchWithoutChannelRightsConfirmsNothing(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "user worker on >secret resetchannels ~* +@all")
 	o := redistest.Options(server.Addr())
 	o.Username, o.Password = "worker", "secret"

@@ -64,7 +64,7 @@ func command(ctx context.Context, t testing.TB, env []string, args ...string) *e
 	t.Helper()
 	cmd := exec.CommandContext(ctx, binaries.onetoken, args...)
 	cmd.Dir = t.TempDir()
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "GORACE=atexit_sleep_ms=0"}, env...)
 	return cmd
 }
 

@@ -185,7 +185,7 @@ func TestMockEndsWithACallUnderWay(t *testing.T) {
 			close(sent)
 			_ = w.Close()
 		}()
-		resp, err := http.Post(m.tokenURL, "application/x-www-form-urlencoded", body) //nolint:noctx // the server ends it
+		resp, err := http.Post(m.tokenURL, "application/x-www-form-urlencoded", body)
 		if err == nil {
 			_ = resp.Body.Close()
 		}
