@@ -104,7 +104,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	case err == nil:
 		a.log.Info("refreshed", "outcome", "stored")
 		a.stored(e.newSnapshot(t, sent+min(ttl, life)), sent)
-		return a.flight.serveOwn(t)
+		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.log.Info("the token came too late", "outcome", "obsolete", "error", err)
 		return false
@@ -117,8 +117,27 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		a.stored(e.newSnapshot(t, a.at+life), a.at)
 		issue := a.issue
 		e.m.spawn(func() { e.putLater(ctx, issue, life, t) })
-		return a.flight.serveOwn(t)
+		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
 	}
+}
+
+// tooShort ends the flight if the token, stored, is already too near its end to be handed out: to ask at once for the next
+// one would be a loop. The fleet is not told: a failure no newer than the stored token is none.
+func (a *attempt) tooShort(life, expires time.Duration) (over bool) {
+	e := a.env
+	if expires-e.m.now() > e.policy.margin(life) {
+		return false
+	}
+	attempt := a.localAttempt()
+	answer := &EndpointError{
+		Environment: e.name, Code: endpoint.CodeBadReply, Message: "the token was too near its end once it was stored",
+		Attempt: attempt, RetryAfter: e.policy.backoff(endpoint.CodeBadReply, attempt, 0), Version: a.issue.Version,
+		ReportedBy: e.m.replica,
+	}
+	a.log.Warn("no token", "outcome", "failed", "code", answer.Code, "error", answer)
+	e.holdBack(answer, attempt)
+	a.flight.fail(answer, 0, answer.RetryAfter)
+	return true
 }
 
 func (e *Env) newToken(reply *Reply, at store.Issue, life, took time.Duration) *Token {

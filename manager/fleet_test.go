@@ -156,6 +156,25 @@ func (f *fleet) converge(limit time.Duration) *manager.Token {
 	return tok
 }
 
+// servedWhileUsable takes tokens on all managers, and fails unless they get tok at once, until no more than margin is left
+// of its life.
+func (f *fleet) servedWhileUsable(tok *manager.Token, margin time.Duration) {
+	f.t.Helper()
+	end := time.Now().Add(f.managers[0].ExpiresIn(env, tok) - margin)
+	for {
+		out := f.all(token)
+		if !time.Now().Before(end) {
+			return // how it ended while we asked, nobody can say
+		}
+		for i, o := range out {
+			if o.err != nil || o.token.Version != tok.Version || o.took > time.Second {
+				f.t.Fatalf("manager %d, %v before the end: %v, %v after %v", i, time.Until(end), o.token, o.err, o.took)
+			}
+		}
+		pause(f.t, 5*time.Millisecond)
+	}
+}
+
 func (f *fleet) calls(want int) {
 	f.t.Helper()
 	if got := f.endpoint.Calls(); got != want {

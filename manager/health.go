@@ -8,7 +8,8 @@ import (
 
 // health is since when one kind of calls of Redis fails.
 type health struct {
-	failing atomic.Bool // for a look without the mutex
+	failing atomic.Bool  // for a look without the mutex
+	lastOK  atomic.Int64 // the instant of the last success
 
 	mu          sync.Mutex // guards what follows
 	since, last time.Duration
@@ -16,6 +17,7 @@ type health struct {
 
 // ok notes a success.
 func (h *health) ok(e *Env) {
+	h.lastOK.Store(int64(e.m.now()))
 	if h.failing.Load() && h.failing.Swap(false) {
 		e.log.Info("redis answers again", "outcome", "redis_back")
 	}
@@ -28,7 +30,7 @@ func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 	defer h.mu.Unlock()
 	now := e.m.now()
 	if !h.failing.Swap(true) {
-		h.since = sent
+		h.since = max(sent, time.Duration(h.lastOK.Load())) // one call that hung is no outage if others succeeded meanwhile
 		e.log.Warn("redis fails", "outcome", "redis_away", "error", err)
 	} else if sent-h.last > 5*outageGrace {
 		h.since = sent

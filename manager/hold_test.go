@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
@@ -47,6 +49,25 @@ func TestALifeWithinItsMarginOnArrivalIsAFailure(t *testing.T) {
 			if failed := endpointError(t, o.err); failed.Code != "bad_reply" {
 				t.Errorf("manager %d: %v", i, o.err)
 			}
+		}
+	}
+	f.calls(1)
+}
+
+func TestALifeThatEndsWhileItIsStoredIsAFailure(t *testing.T) {
+	t.Parallel()
+	slow := tapped(func(cmd redis.Cmder) error {
+		if isPut(cmd) {
+			<-time.After(600 * time.Millisecond)
+		}
+		return nil
+	})
+	f := newFleet(t, redistest.Mini(t), 1, slow, policy(manager.Policy{Backoff: manager.Backoff{Min: time.Minute, Max: time.Minute}}))
+	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 1}) // the margin is 0.5 s
+	for range 2 {
+		_, err := f.tries(f.managers[0])
+		if failed := endpointError(t, err); failed.Code != "bad_reply" {
+			t.Error(err)
 		}
 	}
 	f.calls(1)

@@ -69,12 +69,12 @@ func TestARedisThatIsPartlyAway(t *testing.T) {
 	out := f.all(token)
 	close(done)
 	<-others
-	var away *manager.RedisError
 	for i, kind := range kinds {
-		if o := out[2*i]; !errors.As(o.err, &away) || o.took > 6*time.Second {
+		o := out[2*i]
+		if _, away := errors.AsType[*manager.RedisError](o.err); !away || o.took > 6*time.Second {
 			t.Errorf("%s: %v, %v after %v, want a RedisError after about the 2 s of grace", kind.name, o.token, o.err, o.took)
 		}
-		if o := out[2*i+1]; o.err != nil || o.token.Version != 0 || o.took > 6*time.Second {
+		if o = out[2*i+1]; o.err != nil || o.token.Version != 0 || o.took > 6*time.Second {
 			t.Errorf("%s, refresh_alone: %v, %v after %v", kind.name, o.token, o.err, o.took)
 		}
 	}

@@ -134,10 +134,10 @@ func TestATokenThatEndedHereWhileRedisWasAwayIsReplacedOnceItIsBack(t *testing.T
 	f.mustToken(f.managers[0])
 	server.Pause(t)
 	w.step(2 * time.Hour)
-	var away *manager.RedisError
 	eventually(t, 10*time.Second, "the token has ended", func() bool {
 		_, err := f.tries(f.managers[0])
-		return errors.As(err, &away)
+		_, away := errors.AsType[*manager.RedisError](err)
+		return away
 	})
 	server.Continue(t)
 	eventually(t, 5*time.Second, "there is a new one", func() bool {
