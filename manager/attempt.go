@@ -36,6 +36,7 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 		return false
 	}
 	if err != nil {
+		a.release(ctx) // before the pause: others may have more luck
 		return a.flight.redisFailed(ctx, &e.writes, a.at, err)
 	}
 	e.writes.ok(e)

@@ -174,9 +174,9 @@ func TestAValidTokenIsServedThroughAFailure(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 2)
 	f.endpoint.Push(mockendpoint.Reply{ExpiresIn: 6})
-	tok := f.oneToken(f.all(token))
+	first := f.all(token)
 	f.endpoint.SetDefault(mockendpoint.Reply{Status: 500})
-	f.servedWhileUsable(tok, time.Second) // usable until 5 s, refreshed from 4.5 to 4.7 s on
+	f.servedWhileUsable(first, time.Second) // usable until 5 s, refreshed from 4.5 to 4.7 s on
 	if n := f.endpoint.Calls(); n != 2 {
 		t.Errorf("%d calls, want the first one and one behind the callers", n)
 	}

@@ -156,11 +156,17 @@ func (f *fleet) converge(limit time.Duration) *manager.Token {
 	return tok
 }
 
-// servedWhileUsable takes tokens on all managers, and fails unless they get tok at once, until no more than margin is left
-// of its life.
-func (f *fleet) servedWhileUsable(tok *manager.Token, margin time.Duration) {
+// servedWhileUsable takes tokens on all managers, which had first, and fails unless they get the same at once, until no more
+// than margin is left of its life for one of them.
+func (f *fleet) servedWhileUsable(first []outcome, margin time.Duration) {
 	f.t.Helper()
-	end := time.Now().Add(f.managers[0].ExpiresIn(env, tok) - margin)
+	tok := f.oneToken(first)
+	end := time.Now().Add(time.Hour)
+	for i, m := range f.managers {
+		if e := time.Now().Add(m.ExpiresIn(env, first[i].token) - margin); e.Before(end) {
+			end = e
+		}
+	}
 	for {
 		out := f.all(token)
 		if !time.Now().Before(end) {

@@ -110,10 +110,11 @@ func TestBadConfigIsAnError(t *testing.T) {
 	}
 }
 
-// A test binary that is killed runs no clean-up; its servers must end all the same.
+// A test binary that is killed runs no clean-up; its servers must end all the same, a paused one among them.
 func TestServerEndsWithTheTestBinary(t *testing.T) {
 	if os.Getenv("REDISTEST_CHILD") == "1" {
 		s := redistest.Start(t)
+		s.Pause(t)
 		_, _ = os.Stdout.WriteString("server " + strconv.Itoa(s.PID()) + "\n")
 		select {}
 	}

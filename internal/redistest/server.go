@@ -96,8 +96,10 @@ func start(config []string) (*Server, error) {
 }
 
 // watchdog runs the server until standard input ends, which happens when the test binary does, however that ends. Its
-// arguments are the configuration file and the server's directory.
-const watchdog = `redis-server "$0" >/dev/null 2>"$1/stderr" & pid=$!
+// arguments are the configuration file and the server's directory. It ignores SIGHUP, which the kernel sends to a process
+// group that loses its parent while one of it is stopped.
+const watchdog = `trap '' HUP
+redis-server "$0" >/dev/null 2>"$1/stderr" & pid=$!
 echo $pid
 cat >/dev/null
 kill -9 $pid

@@ -1,0 +1,265 @@
+// Package compose_test proves the rights that docker-compose.yml gives its Redis user: they are enough, and none is too
+// many.
+package compose_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/onetoken/onetoken/internal/redistest"
+	"github.com/onetoken/onetoken/lock"
+	"github.com/onetoken/onetoken/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const password = "of-the-test"
+
+// users returns the lines of users.acl, as redis.sh writes them, and the rights of the user onetoken.
+func users(t *testing.T) (lines, rights []string) {
+	t.Helper()
+	data, err := os.ReadFile("users.acl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte(password))
+	text := strings.NewReplacer("ADMIN_SHA256", hex.EncodeToString(digest[:]), "ONETOKEN_SHA256", hex.EncodeToString(digest[:])).
+		Replace(string(data))
+	for line := range strings.Lines(text) {
+		lines = append(lines, strings.TrimSpace(line))
+		if !strings.HasPrefix(line, "user onetoken ") {
+			continue
+		}
+		for word := range strings.FieldsSeq(line) {
+			if strings.HasPrefix(word, "+") {
+				rights = append(rights, word)
+			}
+		}
+	}
+	return lines, rights
+}
+
+func client(t *testing.T, addr, user string) *redis.Client {
+	t.Helper()
+	o := redistest.Options(addr)
+	o.Username, o.Password, o.ClientName = user, password, "onetoken"
+	return redistest.NewClient(t, o)
+}
+
+func TestTheRightsAreEnough(t *testing.T) {
+	lines, rights := users(t)
+	if len(rights) < 10 {
+		t.Fatalf("rights %q", rights)
+	}
+	server := redistest.Start(t, lines...)
+	if err := everything(t.Context(), client(t, server.Addr(), "onetoken")); err != nil {
+		t.Error(err)
+	}
+	// Past our own keys and channel, and without the password, there is nothing.
+	rdb := client(t, server.Addr(), "onetoken")
+	for name, err := range map[string]error{
+		"another key":     rdb.Get(t.Context(), "else:{prod}:token").Err(),
+		"another channel": rdb.Publish(t.Context(), "else:events", "x").Err(),
+		"FLUSHALL":        rdb.FlushAll(t.Context()).Err(),
+		"KEYS":            rdb.Keys(t.Context(), "*").Err(),
+		"CONFIG":          rdb.ConfigGet(t.Context(), "*").Err(),
+		"no password":     server.Client(t).Ping(t.Context()).Err(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "NOPERM") && !strings.Contains(err.Error(), "NOAUTH") {
+			t.Errorf("%s: %v; want a refusal", name, err)
+		}
+	}
+}
+
+func TestEveryRightIsNeeded(t *testing.T) {
+	lines, rights := users(t)
+	server := redistest.Start(t, lines...)
+	admin := client(t, server.Addr(), "default")
+	for _, right := range rights {
+		admin.FlushAll(t.Context())
+		if err := admin.ScriptFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		set := func(rule string) {
+			if err := admin.ACLSetUser(t.Context(), "onetoken", rule).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set("-" + right[1:])
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if err := everything(ctx, client(t, server.Addr(), "onetoken")); err == nil {
+			t.Errorf("%s isn't needed", right)
+		}
+		cancel()
+		set(right)
+	}
+}
+
+func TestTheScriptStartsRedisForItsUsers(t *testing.T) {
+	redistest.Start(t).Stop() // skips where there is none
+	socket := filepath.Join(t.TempDir(), "redis.sock")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "redis.sh", "--port", "0", "--unixsocket", socket)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "REDIS_ADMIN_PASSWORD="+password, "ONETOKEN_REDIS_PASSWORD="+password)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cancel(); _ = cmd.Wait() }()
+	o := redistest.Options(socket)
+	o.Network, o.Username, o.Password = "unix", "onetoken", password
+	rdb := redistest.NewClient(t, o)
+	for rdb.Ping(ctx).Err() != nil {
+		select {
+		case <-ctx.Done():
+			t.Fatal("it doesn't start")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if err := everything(ctx, rdb); err != nil {
+		t.Error(err)
+	}
+}
+
+const env = "prod"
+
+// everything uses all there is of store and lock, and returns the first error.
+func everything(ctx context.Context, rdb *redis.Client) error {
+	s, err := store.New(rdb, store.Options{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	heard := make(ears, 10)
+	ended := make(chan struct{})
+	watching, stop := context.WithCancel(ctx)
+	go func() { defer close(ended); _ = s.Watch(watching, heard) }()
+	defer func() { stop(); <-ended }()
+	if err := heard.wait(ctx, "a subscription", func(what any) bool { return what == true }); err != nil {
+		return err
+	}
+	if err := refresh(ctx, rdb, s); err != nil {
+		return err
+	}
+	if err := heard.wait(ctx, "an event", func(what any) bool { return what != true }); err != nil {
+		return err
+	}
+	names, err := s.Environments(ctx)
+	if err != nil || !slices.Contains(names, env) {
+		return fmt.Errorf("environments %q: %w", names, errors.Join(err, errors.New("not found")))
+	}
+	return rdb.Ping(ctx).Err() // as the watch does after 10 s
+}
+
+// refresh makes one attempt that fails and one that succeeds, and invalidates its token.
+func refresh(ctx context.Context, rdb *redis.Client, s *store.Store) error {
+	key := s.Keys(env).Lock
+	l, err := lock.New(rdb, "replica-1")
+	if err != nil {
+		return err
+	}
+	// A lock without TTL heals itself.
+	if err := rdb.Set(ctx, key, "x", 0).Err(); err != nil {
+		return err
+	}
+	var busy *lock.BusyError
+	if _, err := l.Try(ctx, key, time.Second); !errors.As(err, &busy) {
+		return err
+	}
+	if err := rdb.Del(ctx, key).Err(); err != nil {
+		return err
+	}
+	lease, err := l.Try(ctx, key, 600*time.Millisecond)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lease.Release(ctx) }()
+	if err := renewed(ctx, lease); err != nil {
+		return err
+	}
+	if err := attempt(ctx, s, lease); err != nil {
+		return err
+	}
+	return lease.Release(ctx)
+}
+
+func renewed(ctx context.Context, lease *lock.Lease) error {
+	first := lease.Until()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !lease.Until().After(first) {
+		select {
+		case <-lease.Lost():
+			return lock.ErrLost
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func attempt(ctx context.Context, s *store.Store, lease *lock.Lease) error {
+	for _, fails := range []bool{true, false} {
+		r, err := s.Read(ctx, env)
+		if err != nil {
+			return err
+		}
+		at, err := s.Issue(ctx, env, lease.Value(), r)
+		if err != nil {
+			return err
+		}
+		if fails {
+			_, _, err = s.Fail(ctx, env, store.Failure{Code: "timeout", Version: at.Version}, time.Second, time.Second)
+		} else {
+			token := store.NewToken(store.Token{AccessToken: store.NewSecret("tok"), TokenType: "Bearer", Config: "c"})
+			_, err = s.Put(ctx, env, at, time.Minute, token)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if r, err := s.Read(ctx, env); err != nil || r.Token == nil {
+		return fmt.Errorf("no token: %w", errors.Join(err, errors.New("nothing is stored")))
+	}
+	_, err := s.Invalidate(ctx, env, 0)
+	return err
+}
+
+// ears hear what a Watcher is told: true, or an Event.
+type ears chan any
+
+func (e ears) Subscribed(confirmed bool) {
+	if confirmed {
+		e <- true
+	}
+}
+
+func (e ears) Event(event store.Event) { e <- event }
+
+func (e ears) wait(ctx context.Context, what string, is func(any) bool) error {
+	for {
+		select {
+		case heard := <-e:
+			if is(heard) {
+				return nil
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		}
+	}
+}
