@@ -18,6 +18,8 @@ import (
 	"github.com/go-redsync/redsync/v4"
 	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/internal/printable"
 )
 
 // ErrLost is in the chain of the error of a lease that ended before its release: it expired, or another holds it.
@@ -41,7 +43,9 @@ type UnavailableError struct {
 	Err error
 }
 
-func (e *UnavailableError) Error() string { return fmt.Sprintf("lock: %s: Redis: %v", e.Key, e.Err) }
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("lock: %s: Redis: %s", e.Key, printable.Redis(e.Err))
+}
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Longest is the longest lease there can be.

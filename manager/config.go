@@ -85,8 +85,9 @@ type Environment struct {
 	SecretParams map[string]Secret // the same for values that are secret: they take no part in the fingerprint
 	HTTPClient   *http.Client      // for the token endpoint: a proxy, a CA. Redirects are never followed.
 
-	// Source fetches the token in place of the client_credentials grant. Then only Policy, and what the fingerprint is
-	// made of, is used of the environment; SourceID must tell tokens of one kind from those of another.
+	// Source fetches the token in place of the client_credentials grant. SourceID, with what else the fingerprint is
+	// made of (TokenURL, ClientID, Scopes, Params), must tell tokens of one kind from those of another. Set ClientSecret,
+	// or an entry of SecretParams, to the secret that the Source uses, so that a refusal binds only those with the same.
 	Source   Source
 	SourceID string
 

@@ -39,7 +39,8 @@ type Env struct {
 	conflict    conflict
 	aloneAt     time.Duration // no token is fetched without Redis before
 	lastRead    time.Duration
-	looking     bool // whether a read is under way that nobody waits for
+	heardAt     time.Duration // when a flight that waits was last told to look
+	looking     bool          // whether a read is under way that nobody waits for
 	lookAgain   bool
 	closed      bool
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
 )
@@ -52,9 +53,9 @@ type RedisError struct {
 }
 
 func (e *RedisError) Error() string {
-	what := e.Err.Error()
+	what := printable.Redis(e.Err)
 	if status, ok := errors.AsType[*store.StatusError](e.Err); ok {
-		what = fmt.Sprintf("%s of %s: %v", status.Op, status.Key, status.Err)
+		what = fmt.Sprintf("%s of %s: %s", status.Op, status.Key, printable.Redis(status.Err))
 	}
 	return fmt.Sprintf("onetoken: %s: Redis can't be used: %s", e.Environment, what)
 }

@@ -27,6 +27,7 @@ func (f *flight) run(ctx context.Context) {
 		}
 		e.observe(r, sent)
 		if f.step(ctx, f.view(r, sent), &poll) {
+			e.lookIfHeardSince(sent)
 			return
 		}
 	}
@@ -101,8 +102,9 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
-	if sent > f.askedAt && r.Mark.Issued < f.above {
-		f.above = anyVersion // Redis lost its history: what it issues from here on may be lower
+	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Token == nil || r.Token.Version < f.above) {
+		// Redis lost its history, and not just the mark: what it issues from here on may be lower.
+		f.above = anyVersion
 	}
 	// Since when, by Redis's clock, in terms of ours: at the latest the age before the reply, at the earliest before the
 	// request. The earliest, so that nothing older than the call passes for its outcome.

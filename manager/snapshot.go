@@ -69,23 +69,24 @@ func (e *Env) dropLocked(v Version) {
 	if v > e.dropped {
 		e.dropped, e.droppedAt = v, e.m.now()
 	}
-	if s := e.snap.Load(); s != nil && e.isDroppedLocked(s.token) {
+	if s := e.snap.Load(); s != nil && e.isDroppedLocked(s.token, s.published) {
 		e.snap.Store(nil)
 	}
 }
 
-func (e *Env) isDroppedLocked(t *Token) bool {
-	v := t.Version
-	if v == 0 { // fetched while Redis was away; versions are about a clock in microseconds
-		v = Version(t.IssuedAt.UnixMicro())
+// isDroppedLocked reports whether t, known since the instant, was invalidated. A version 0, fetched while Redis was away,
+// is by whatever is learnt later.
+func (e *Env) isDroppedLocked(t *Token, since time.Duration) bool {
+	if t.Version == 0 {
+		return e.dropped != 0 && since <= e.droppedAt
 	}
-	return v <= e.dropped
+	return t.Version <= e.dropped
 }
 
 // publishLocked makes s, known by a call that was sent at the instant, what callers get, unless a newer one is usable and
 // Redis hasn't lost its history. For one version the end only moves closer.
 func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot) bool) {
-	if e.closed || e.isDroppedLocked(s.token) {
+	if e.closed || e.isDroppedLocked(s.token, sent) {
 		return
 	}
 	old := e.snap.Load()

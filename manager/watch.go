@@ -43,13 +43,28 @@ func (w watcher) Event(ev store.Event) {
 }
 
 // hear wakes a flight that waits or, if there is none, has an environment in use read again: so, too, while a flight is
-// busy with the token endpoint.
+// busy with the token endpoint, whose callers may be helped sooner.
 func (e *Env) hear(look bool) {
 	e.mu.Lock()
-	flying := e.flight != nil && !e.flight.sent
+	busy := e.flight != nil && e.flight.sent
+	waits := e.flight != nil && !busy
+	if look && waits {
+		e.heardAt = e.m.now()
+	}
 	e.pokeLocked()
 	e.mu.Unlock()
-	if look && !flying && e.inUse() {
+	if look && !waits && (busy || e.inUse()) {
+		e.look()
+	}
+}
+
+// lookIfHeardSince reads again where a flight has ended with a read that was sent before it was last told to look: what it
+// was told of may have come after.
+func (e *Env) lookIfHeardSince(sent time.Duration) {
+	e.mu.Lock()
+	missed := e.heardAt != 0 && sent <= e.heardAt
+	e.mu.Unlock()
+	if missed && e.inUse() {
 		e.look()
 	}
 }
@@ -146,7 +161,7 @@ func (m *Manager) keepWarm() {
 	now := m.now()
 	for _, name := range m.names {
 		if e := m.envs[name]; e.policy.KeepWarm {
-			if s := e.snap.Load(); s == nil || now >= s.quietUntil {
+			if s := e.snap.Load(); s == nil || !s.suspect && now >= s.quietUntil {
 				e.refreshBehind(s, now)
 			}
 		}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/internal/secret"
 )
 
@@ -154,7 +155,7 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("store: Redis: %s of %s: %v", e.Op, e.Key, e.Err)
+	return fmt.Sprintf("store: Redis: %s of %s: %s", e.Op, e.Key, printable.Redis(e.Err))
 }
 
 func (e *StatusError) Unwrap() error { return e.Err }

@@ -24,6 +24,7 @@ type app struct {
 
 	sources          config.Sources
 	replica          string // in place of the file's
+	stays            bool   // the command stays, and keeps tokens warm where that is configured
 	output, logLevel string
 	started          bool // the command line was understood
 	log              *slog.Logger
@@ -76,6 +77,10 @@ func (a *app) open(noFileOK bool) (*opened, error) {
 	}
 	a.closers = append(a.closers, rdb.Close)
 	file.Replica = cmp.Or(a.replica, file.Replica)
+	for name, e := range file.Environments {
+		e.KeepWarm = e.KeepWarm && a.stays
+		file.Environments[name] = e
+	}
 	o := &opened{file: file}
 	if o.store, err = store.New(rdb, store.Options{Namespace: file.Namespace}); err != nil {
 		return nil, &usageError{err}
@@ -104,7 +109,7 @@ func (a *app) answer(v any, text string) error {
 
 // waitFlag adds the flag that bounds how long a command waits.
 func waitFlag(cmd *cobra.Command, timeout *time.Duration) {
-	cmd.Flags().DurationVar(timeout, "timeout", 30*time.Second, "longest `time` to wait")
+	cmd.Flags().DurationVar(timeout, "timeout", 30*time.Second, "longest `time` to wait for the answer; a request that was sent is finished all the same")
 }
 
 // oneEnvironment checks the arguments of a command that takes one.

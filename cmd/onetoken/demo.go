@@ -61,7 +61,7 @@ func (a *app) demoWorkerCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a.replica = w.Replica
+			a.replica, a.stays = w.Replica, true
 			o, err := a.open(false)
 			if err != nil {
 				return err

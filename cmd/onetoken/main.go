@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/redis/go-redis/v9"
@@ -62,5 +63,34 @@ Answers go to stdout, everything else to stderr. Exit codes: 0 done; 1 other fai
 	flags.StringVar(&a.logLevel, "log-level", "error", "least `level` that is logged: debug, info, warn or error")
 	root.AddCommand(a.getCommand(), a.statusCommand(), a.refreshCommand(), a.invalidateCommand(), a.mockCommand(),
 		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand())
+	strictHelp(root)
 	return root
+}
+
+// strictHelp makes errors of what cobra answers with a help text and exit code 0: a help topic, or a shell to complete for,
+// that doesn't exist.
+func strictHelp(root *cobra.Command) {
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return &usageError{fmt.Errorf("unknown help topic %.100q", strings.Join(args, " "))}
+			}
+			return found.Help()
+		},
+	})
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args = cobra.ArbitraryArgs
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return &usageError{fmt.Errorf("completion: unknown shell %.100q; onetoken completion --help names them", args[0])}
+				}
+				return cmd.Help()
+			}
+		}
+	}
 }

@@ -30,3 +30,10 @@ func Line(s string, limit int) string {
 	}
 	return s[:cut] + mark
 }
+
+// Redis returns what Redis said, without the arguments that it repeats of a command that it doesn't know: those of AUTH
+// are a password.
+func Redis(err error) string {
+	text, _, _ := strings.Cut(err.Error(), ", with args beginning with:")
+	return Line(text, 300)
+}

@@ -107,8 +107,8 @@ var errURL = errors.New(`no Redis URL (redis://[user:password@]host:6379/0, redi
 
 func readURL(raw string, u *redis.UniversalOptions) error {
 	parsed, err := url.Parse(raw)
-	if err != nil {
-		return errURL
+	if err != nil || parsed.Fragment != "" || strings.Contains(parsed.RawQuery, "@") {
+		return errURL // a "#" or "?" in a password would make its beginning the host
 	}
 	for name := range parsed.Query() {
 		if !slices.Contains(urlOptions, name) {
