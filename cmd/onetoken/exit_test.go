@@ -31,6 +31,8 @@ func TestUsageErrors(t *testing.T) {
 		{"invalidate nope", `onetoken: unknown environment "nope"; configured: prod, test`},
 		{"status prod nope", `onetoken: unknown environment "nope"; configured: prod, test`},
 		{"status a:b", `onetoken: "a:b": names are 1 to 128 of the characters A-Z a-z 0-9 "." "_" "-"`},
+		{"help gte", `onetoken: unknown help topic "gte"`},
+		{"completion tcsh", `onetoken: completion: unknown shell "tcsh"; onetoken completion --help names them`},
 		{"get prod --colour", "onetoken: unknown flag: --colour"},
 		{"get prod --timeout 5", `onetoken: invalid argument "5" for "--timeout" flag: time: missing unit in duration "5"`},
 		{"get prod --timeout -5s", "onetoken: --timeout: -5s is not above 0"},

@@ -27,6 +27,16 @@ func TestGet(t *testing.T) {
 	}
 }
 
+func TestAOneShotCommandKeepsNothingWarm(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.endpoint.SetDefault(mockendpoint.Reply{Delay: 1500 * time.Millisecond}) // time enough for a process that stays
+	s.run("get", "prod").succeeds(t)
+	if n := s.endpoint.Calls(); n != 1 {
+		t.Errorf("%d calls, want that for prod alone", n)
+	}
+}
+
 func TestGetJSON(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

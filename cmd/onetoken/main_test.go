@@ -155,7 +155,7 @@ environments:
     base_url: %[2]s/api/v2
     client_id: %[3]s
     client_secret: ${SITE_SECRET}
-  test: {token_url: "%[2]s/token", client_id: %[3]s, client_secret: "${SITE_SECRET}"}
+  test: {token_url: "%[2]s/token", client_id: %[3]s, client_secret: "${SITE_SECRET}", keep_warm: true}
 `, s.rdb.Options().Addr, s.url, clientID)
 	path := filepath.Join(s.t.TempDir(), "onetoken.yaml")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {

@@ -125,6 +125,7 @@ func TestErrorsNameNoValue(t *testing.T) {
 		{URL: secret.New("redis://:a/hunter2@h:6379/0")},
 		{URL: secret.New("redis://:hunter2?x@h:6379/0")},
 		{URL: secret.New("redis://u:%zzhunter2@h")},
+		{URL: secret.New("redis://:4711#hunter2@h:6379/0")},
 		{URL: secret.New("redis://h/hunter2")},
 		{URL: secret.New("redis://h/-1")},
 		{URL: secret.New("redis://h/0/hunter2")},
