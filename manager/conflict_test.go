@@ -125,14 +125,8 @@ func TestATokenFetchedWhileItIsInvalidatedIsNotUsed(t *testing.T) {
 	f := newFleet(t, redistest.Mini(t), 1)
 	gate := make(chan struct{})
 	f.endpoint.Push(mockendpoint.Reply{Gate: gate})
-	got := make(chan outcome, 1)
-	go func() {
-		tok, err := f.managers[0].Token(t.Context(), env)
-		got <- outcome{token: tok, err: err}
-	}()
-	if err := f.endpoint.Await(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	got := f.start(f.managers[0], token)
+	f.awaitCalls(1)
 	dropped, err := f.managers[0].Invalidate(t.Context(), env, 0)
 	if err != nil {
 		t.Fatal(err)

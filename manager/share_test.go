@@ -85,14 +85,8 @@ func TestALateHolderAnswersWithWhatIsStored(t *testing.T) {
 	f := newFleet(t, rdb, 2)
 	gate := make(chan struct{})
 	f.endpoint.Push(mockendpoint.Reply{Gate: gate}, mockendpoint.Reply{})
-	late := make(chan outcome, 1)
-	go func() {
-		tok, err := f.managers[0].Token(t.Context(), env)
-		late <- outcome{token: tok, err: err}
-	}()
-	if err := f.endpoint.Await(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	late := f.start(f.managers[0], token)
+	f.awaitCalls(1)
 	if err := rdb.Del(t.Context(), key("lock")).Err(); err != nil { // as if it had run out under a paused holder
 		t.Fatal(err)
 	}
@@ -276,14 +270,8 @@ func TestCloseFinishesASentRequest(t *testing.T) {
 	f := newFleet(t, redistest.Mini(t), 1)
 	gate := make(chan struct{})
 	f.endpoint.Push(mockendpoint.Reply{Gate: gate})
-	got := make(chan outcome, 1)
-	go func() {
-		tok, err := f.managers[0].Token(t.Context(), env)
-		got <- outcome{token: tok, err: err}
-	}()
-	if err := f.endpoint.Await(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	got := f.start(f.managers[0], token)
+	f.awaitCalls(1)
 	closed := make(chan struct{})
 	go func() {
 		_ = f.managers[0].Close()
