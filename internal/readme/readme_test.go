@@ -58,7 +58,7 @@ func TestTheExamplesCompileAndRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "./"+dir)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-race", "./"+dir) // -race: what is built for this run serves it, too
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
