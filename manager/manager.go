@@ -85,7 +85,8 @@ func New(c Config) (*Manager, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	m.spawn(func() { _ = m.store.Watch(ctx, watcher{m}) })
-	m.spawn(func() { m.tick(ctx) })
+	wall, mono := m.wall(), m.now() // here, not when the goroutine comes to run: no step must be missed between
+	m.spawn(func() { m.tick(ctx, wall, mono) })
 	return m, nil
 }
 

@@ -112,11 +112,11 @@ func (e *Env) readOnce(ctx context.Context) {
 	e.observe(r, sent)
 }
 
-// tick does every second what time alone asks for.
-func (m *Manager) tick(ctx context.Context) {
+// tick does every second what time alone asks for. wall and mono are the two clocks when the manager was made.
+func (m *Manager) tick(ctx context.Context, wall time.Time, mono time.Duration) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	wall, mono, next := m.wall(), m.now(), 0
+	next := 0
 	for {
 		select {
 		case <-ctx.Done():
