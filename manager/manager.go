@@ -45,8 +45,9 @@ type Manager struct {
 	envs    map[string]*Env
 	names   []string // of envs, sorted
 
-	subscribed atomic.Bool   // whether events arrive
-	looks      chan struct{} // places for reads that nobody waits for
+	clocks     atomic.Pointer[clocks] // as they were compared last
+	subscribed atomic.Bool            // whether events arrive
+	looks      chan struct{}          // places for reads that nobody waits for
 
 	cancel context.CancelFunc // ends the watch
 	done   chan struct{}      // closed by Close
@@ -79,14 +80,14 @@ func New(c Config) (*Manager, error) {
 	if m.wall == nil {
 		m.wall = time.Now
 	}
+	m.clocks.Store(&clocks{m.wall(), m.now()})
 	if err := m.configure(c); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	m.spawn(func() { _ = m.store.Watch(ctx, watcher{m}) })
-	wall, mono := m.wall(), m.now() // here, not when the goroutine comes to run: no step must be missed between
-	m.spawn(func() { m.tick(ctx, wall, mono) })
+	m.spawn(func() { m.tick(ctx) })
 	return m, nil
 }
 

@@ -21,8 +21,10 @@ type snapshot struct {
 
 // newSnapshot makes a snapshot of t, which lives until the instant expires.
 func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
-	now, life := e.m.now(), t.Life()
-	s := &snapshot{token: t, expires: expires, published: now, wallExpires: e.m.wall().Add(expires - now)}
+	// The wall clock of the last comparison, not of now: the machine may have slept since, and a reply that was on its way
+	// must not take that for life that is left.
+	life, last := t.Life(), e.m.clocks.Load()
+	s := &snapshot{token: t, expires: expires, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
 	s.usableUntil = expires - e.policy.margin(life)
 	// A version 0 isn't shared: the draw needn't spread anything.
 	refreshAt := expires - life + e.policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
@@ -151,7 +153,7 @@ func (e *Env) clearSuspicionLocked() {
 		return
 	}
 	now := e.m.now()
-	cleared := e.newSnapshot(s.token, min(s.expires, now+s.wallExpires.Sub(e.m.wall())))
+	cleared := e.newSnapshot(s.token, min(s.expires, now+s.wallExpires.Sub(e.m.wall().Round(0))))
 	cleared.published = s.published
 	e.snap.Store(cleared)
 	e.tellLocked()

@@ -131,6 +131,11 @@ func TestATokenThatEndedHereWhileRedisWasAwayIsReplacedOnceItIsBack(t *testing.T
 	var w wall
 	server := redistest.Start(t)
 	f := newFleet(t, server.Client(t), 1, w.edit)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(w.log.String())
+		}
+	})
 	f.mustToken(f.managers[0])
 	server.Pause(t)
 	w.step(2 * time.Hour)

@@ -112,8 +112,14 @@ func (e *Env) readOnce(ctx context.Context) {
 	e.observe(r, sent)
 }
 
-// tick does every second what time alone asks for. wall and mono are the two clocks when the manager was made.
-func (m *Manager) tick(ctx context.Context, wall time.Time, mono time.Duration) {
+// clocks are the wall and the monotonic clock at one moment.
+type clocks struct {
+	wall time.Time
+	mono time.Duration
+}
+
+// tick does every second what time alone asks for.
+func (m *Manager) tick(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	next := 0
@@ -123,12 +129,12 @@ func (m *Manager) tick(ctx context.Context, wall time.Time, mono time.Duration) 
 			return
 		case <-ticker.C:
 		}
-		w, n := m.wall(), m.now()
-		if parted := w.Round(0).Sub(wall.Round(0)) - (n - mono); parted > time.Second || parted < -time.Second {
+		now, last := clocks{m.wall(), m.now()}, m.clocks.Load()
+		if parted := now.wall.Round(0).Sub(last.wall.Round(0)) - (now.mono - last.mono); parted > time.Second || parted < -time.Second {
 			m.log.Warn("the clocks have parted: a suspended machine or a stepped clock", "outcome", "clock", "by", parted)
 			m.suspectAll()
 		}
-		wall, mono = w, n
+		m.clocks.Store(&now)
 		next = m.sweep(next)
 		m.keepWarm()
 	}
