@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -25,7 +24,10 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	reply, failed := e.ask(context.WithoutCancel(ctx))
 	took := e.m.now() - at
 	if failed != nil {
-		f.failAlone(failed)
+		e.mu.Lock()
+		attempt := e.local.attempt + 1
+		e.mu.Unlock()
+		f.failHere(failed, 0, attempt)
 		return true
 	}
 	life := e.policy.life(reply.ExpiresIn)
@@ -47,18 +49,4 @@ func (f *flight) mayGoAlone(now time.Duration) bool {
 	}
 	e.aloneAt = now + aloneEvery
 	return true
-}
-
-func (f *flight) failAlone(failed *endpoint.Error) {
-	e := f.env
-	e.mu.Lock()
-	attempt := e.local.attempt + 1
-	e.mu.Unlock()
-	answer := &EndpointError{
-		Environment: e.name, Code: failed.Code, Status: failed.Status, Message: failed.Message, Attempt: attempt,
-		RetryAfter: e.policy.backoff(failed.Code, attempt, failed.RetryAfter), ReportedBy: e.m.replica, Err: failed.Err,
-	}
-	e.log.Warn("no token, and no Redis", "outcome", "failed", "code", answer.Code, "error", answer)
-	e.holdBack(answer, attempt)
-	f.fail(answer, 0, answer.RetryAfter)
 }

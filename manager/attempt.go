@@ -129,16 +129,21 @@ func (a *attempt) tooShort(life, expires time.Duration) (over bool) {
 	if expires-e.m.now() > e.policy.margin(life) {
 		return false
 	}
-	attempt := a.localAttempt()
-	answer := &EndpointError{
-		Environment: e.name, Code: endpoint.CodeBadReply, Message: "the token was too near its end once it was stored",
-		Attempt: attempt, RetryAfter: e.policy.backoff(endpoint.CodeBadReply, attempt, 0), Version: a.issue.Version,
-		ReportedBy: e.m.replica,
-	}
-	a.log.Warn("no token", "outcome", "failed", "code", answer.Code, "error", answer)
-	e.holdBack(answer, attempt)
-	a.flight.fail(answer, 0, answer.RetryAfter)
+	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token was too near its end once it was stored"}
+	a.flight.failHere(failed, a.issue.Version, a.localAttempt())
 	return true
+}
+
+// failHere ends the flight with a failure that Redis isn't told of: this replica holds back by itself.
+func (f *flight) failHere(failed *endpoint.Error, v Version, attempt int) {
+	e := f.env
+	answer := &EndpointError{
+		Environment: e.name, Code: failed.Code, Status: failed.Status, Message: failed.Message, Attempt: attempt,
+		RetryAfter: e.policy.backoff(failed.Code, attempt, failed.RetryAfter), Version: v, ReportedBy: e.m.replica, Err: failed.Err,
+	}
+	e.log.Warn("no token", "outcome", "failed", "version", v, "code", answer.Code, "error", answer)
+	e.holdBack(answer, attempt)
+	f.fail(answer, 0, answer.RetryAfter)
 }
 
 func (e *Env) newToken(reply *Reply, at store.Issue, life, took time.Duration) *Token {

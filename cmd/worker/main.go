@@ -53,11 +53,11 @@ func run(ctx context.Context) error {
 	}
 	defer func() { _ = rdb.Close() }()
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	file.Replica = cmp.Or(w.Replica, file.Replica, worker.DefaultReplica())
-	w.Replica = file.Replica
+	file.Replica = cmp.Or(w.Replica, file.Replica)
 	if w.Manager, err = file.Manager(rdb, logger); err != nil {
 		return err
 	}
 	defer func() { _ = w.Manager.Close() }()
+	w.Replica = w.Manager.Replica()
 	return w.Run(ctx)
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/onetoken/onetoken/internal/printable"
@@ -24,15 +23,6 @@ type Worker struct {
 	URL      string // called with the token each time; "": none
 	JSON     bool   // one JSON object a line, rather than text
 	Out      io.Writer
-}
-
-// DefaultReplica is the name of a replica that none is configured for: host:pid.
-func DefaultReplica() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return fmt.Sprintf("%s:%d", host, os.Getpid())
 }
 
 // patience bounds one round: the wait for a token and the call.
