@@ -19,6 +19,7 @@ import (
 	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/onetoken/onetoken/internal/deadline"
 	"github.com/onetoken/onetoken/internal/printable"
 )
 
@@ -117,7 +118,7 @@ func (l *Locker) busy(caller context.Context, key string, length time.Duration) 
 	defer cancel()
 	reply, err := healScript.Run(ctx, l.rdb, []string{key}, length.Milliseconds(), Longest.Milliseconds()).Slice()
 	switch {
-	case err != nil && over(caller):
+	case err != nil && deadline.Over(caller):
 		return context.Cause(caller)
 	case err != nil:
 		return &UnavailableError{Key: key, Err: err}
@@ -135,22 +136,13 @@ func (l *Locker) busy(caller context.Context, key string, length time.Duration) 
 // unknown ends an acquire that failed with err, although the key may have been set. Redsync has cleaned up, on the
 // caller's ctx: where that is done, it is done here. Where Redis answers neither, the orphan ends with its TTL.
 func (l *Locker) unknown(ctx context.Context, key, value string, err error) error {
-	if !over(ctx) {
+	if !deadline.Over(ctx) {
 		return &UnavailableError{Key: key, Err: err}
 	}
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 	defer cancel()
 	_, _ = l.redsync.NewMutex(key, redsync.WithValue(value)).UnlockContext(detached)
 	return context.Cause(ctx)
-}
-
-// over reports whether ctx is done. The client sets ctx's deadline on its connection, which notices it a moment before ctx
-// does: that moment is waited for.
-func over(ctx context.Context) bool {
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		<-ctx.Done()
-	}
-	return ctx.Err() != nil
 }
 
 // A Lease is held until it is released, or lost. Its methods are safe for concurrent use.

@@ -18,7 +18,7 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	if !f.mayGoAlone(at) {
 		return false
 	}
-	if !f.send() {
+	if ok, _ := f.send(); !ok {
 		return true
 	}
 	reply, failed := e.ask(context.WithoutCancel(ctx))
@@ -48,5 +48,6 @@ func (f *flight) mayGoAlone(now time.Duration) bool {
 		return false
 	}
 	e.aloneAt = now + aloneEvery
+	f.lessened = false // it is for any token
 	return true
 }

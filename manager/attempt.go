@@ -40,8 +40,8 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 		return a.flight.redisFailed(ctx, &e.writes, a.at, err)
 	}
 	e.writes.ok(e)
-	if !a.flight.send() {
-		return true // nobody wants it any more
+	if ok, over := a.flight.send(); !ok {
+		return over // nobody wants it any more
 	}
 	// From here on it is finished, whoever goes, and though the lease be lost: the answer may be the only one there is.
 	ctx = context.WithoutCancel(ctx)
@@ -63,23 +63,24 @@ func (e *Env) ask(ctx context.Context) (*Reply, *endpoint.Error) {
 	return fetch(ctx, e.source)
 }
 
-// send marks the flight as one that doesn't end with its callers, unless it has ended.
-func (f *flight) send() bool {
+// send marks the flight as one that doesn't end with its callers. It is not ok if the flight has ended, or if those have
+// left for whom the endpoint was to be asked: then it is to be decided again.
+func (f *flight) send() (ok, over bool) {
 	f.env.mu.Lock()
 	defer f.env.mu.Unlock()
 	select {
 	case <-f.done:
-		return false
+		return false, true
 	default:
 	}
-	if f.env.closed {
-		return false
+	if f.env.closed || f.lessened {
+		return false, f.env.closed
 	}
 	f.sent, f.waitingFor = true, "for the token endpoint, which this replica has asked"
 	if f.rejected {
 		f.env.rejected = f.above
 	}
-	return true
+	return true, false
 }
 
 func (a *attempt) noteLostLease() {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/deadline"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -96,13 +97,16 @@ func (e *Env) Refresh(ctx context.Context) (*Token, error) {
 }
 
 // Invalidate drops version v and all below it or, where v is 0, all that was issued so far: in Redis, here at once, and
-// in other replicas as soon as they hear of it. It returns the highest version dropped. Errors: a *[RedisError],
-// [store.ErrImplausible].
+// in other replicas as soon as they hear of it. It returns the highest version dropped. Errors: a *[RedisError], a
+// *[WaitError] with ctx's cause, after which it isn't known whether it was done, [store.ErrImplausible].
 func (e *Env) Invalidate(ctx context.Context, v Version) (Version, error) {
 	sent := e.m.now()
 	d, err := e.m.store.Invalidate(ctx, e.name, v)
 	if errors.Is(err, store.ErrImplausible) {
 		return 0, err
+	}
+	if err != nil && deadline.Over(ctx) { // which says nothing of Redis
+		return 0, &WaitError{Environment: e.name, Waiting: "for Redis", Err: context.Cause(ctx)}
 	}
 	if err != nil {
 		e.writes.failed(e, sent, err)

@@ -29,8 +29,11 @@ type flight struct {
 
 	// guarded by env.mu
 	ask                      // the most that is asked for
+	base       ask           // what is asked for beside callers who want more than any usable token
 	askedAt    time.Duration // since when that is asked for
 	waiters    int
+	special    int    // of them, those who want more
+	lessened   bool   // the last of those has left since it was decided what to do
 	sent       bool   // the request is under way: no end but its own
 	waitingFor string // for the error of a caller that gives up
 	result     *Token // set before done is closed, and so is err
@@ -64,6 +67,9 @@ func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 		f.joinLocked(a)
 	}
 	f.waiters++
+	if a.special() {
+		f.special++
+	}
 	e.mu.Unlock()
 	return f.waitFor(ctx, a)
 }
@@ -75,7 +81,7 @@ func (f *flight) waitFor(ctx context.Context, a ask) (*Token, error) {
 	for {
 		e.mu.Lock()
 		if s := e.usableLocked(a.above); s != nil && !a.explicit {
-			f.leaveLocked()
+			f.leaveLocked(a)
 			e.mu.Unlock()
 			return s.token, nil
 		}
@@ -89,7 +95,7 @@ func (f *flight) waitFor(ctx context.Context, a ask) (*Token, error) {
 			continue
 		case <-f.done:
 		case <-ctx.Done():
-			return f.giveUp(ctx)
+			return f.giveUp(ctx, a)
 		}
 		if f.err != nil && !a.explicit {
 			e.mu.Lock()
@@ -122,12 +128,18 @@ func (a ask) merge(b ask) ask {
 	}
 }
 
+// special reports whether a is for more than any usable token.
+func (a ask) special() bool { return a.explicit || a.rejected }
+
 // startLocked starts a flight for a. After Close its result is ErrClosed.
 func (e *Env) startLocked(a ask) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f := &flight{
 		env: e, cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
-		ask: a, askedAt: e.m.now(), waitingFor: "for Redis",
+		ask: a, base: ask{above: anyVersion}, askedAt: e.m.now(), waitingFor: "for Redis",
+	}
+	if a.background {
+		f.base = a
 	}
 	e.flight = f
 	e.behindAt.Store(int64(never))
@@ -138,7 +150,7 @@ func (e *Env) startLocked(a ask) *flight {
 }
 
 // giveUp takes a caller's interest back, unless the result is there after all.
-func (f *flight) giveUp(ctx context.Context) (*Token, error) {
+func (f *flight) giveUp(ctx context.Context, a ask) (*Token, error) {
 	f.env.mu.Lock()
 	defer f.env.mu.Unlock()
 	select {
@@ -146,13 +158,19 @@ func (f *flight) giveUp(ctx context.Context) (*Token, error) {
 		return f.result, f.err
 	default:
 	}
-	f.leaveLocked()
+	f.leaveLocked(a)
 	return nil, &WaitError{Environment: f.env.name, Waiting: f.waitingFor, Err: context.Cause(ctx)}
 }
 
-// leaveLocked takes a caller's interest back.
-func (f *flight) leaveLocked() {
+// leaveLocked takes back a caller's interest in a. What only he asked for, a call of the endpoint within a backoff, say, is
+// not to be done in his absence.
+func (f *flight) leaveLocked(a ask) {
 	f.waiters--
+	if a.special() {
+		if f.special--; f.special == 0 {
+			f.ask, f.lessened = f.base, true
+		}
+	}
 	f.endUnwantedLocked()
 }
 

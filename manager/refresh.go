@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/jitter"
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
@@ -102,6 +102,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
+	f.lessened = false
 	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Token == nil || r.Token.Version < f.above) {
 		// Redis lost its history, and not just the mark: what it issues from here on may be lower.
 		f.above = anyVersion
@@ -152,7 +153,7 @@ func (p *poll) next(woken bool) {
 }
 
 // shortly is a pause for what is about to be over, spread so that replicas don't go in step.
-func (p *poll) shortly() time.Duration { return 25*time.Millisecond + rand.N(50*time.Millisecond) }
+func (p *poll) shortly() time.Duration { return 25*time.Millisecond + jitter.N(50*time.Millisecond) }
 
 // pause is 250 to 750 ms, or up to 2 s where a subscription would wake us, but no longer than until the lease ends.
 func (p *poll) pause(subscribed bool, lease time.Duration) time.Duration {
@@ -160,7 +161,7 @@ func (p *poll) pause(subscribed bool, lease time.Duration) time.Duration {
 	if subscribed {
 		mean <<= min(p.quiet, 2)
 	}
-	d := min(mean/2+rand.N(mean), 2*time.Second)
+	d := min(mean/2+jitter.N(mean), 2*time.Second)
 	if p.woken {
 		d = p.shortly()
 	}
@@ -175,7 +176,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	e := f.env
 	f.waits("for Redis")
 	if !calls.failed(e, sent, err) {
-		f.wait(ctx, 100*time.Millisecond+rand.N(100*time.Millisecond))
+		f.wait(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
 		return false
 	}
 	e.mu.Lock()

@@ -108,11 +108,12 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 	if e.m.now() >= s.usableUntil {
 		return
 	}
-	if old == nil || old.suspect || old.token.Version != s.token.Version {
+	if old == nil || old.suspect || old.token.Version != s.token.Version || s.token.Version == 0 {
+		// Not for what was known: a flight that waits for a newer token would be woken by its own read, and read again.
 		e.answer, e.local = nil, local{}
 		e.behindAt.Store(0)
+		e.tellLocked()
 	}
-	e.tellLocked()
 }
 
 // tellLocked wakes all who wait for a token that can be used.

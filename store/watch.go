@@ -3,10 +3,11 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"math/rand/v2"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/internal/jitter"
 )
 
 // EventKind is what an [Event] tells of.
@@ -64,7 +65,7 @@ func (s *Store) Watch(ctx context.Context, w Watcher) error {
 			w.Subscribed(false)
 			pause = retryMin
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause))
+		timer := time.NewTimer(pause/2 + jitter.N(pause))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
