@@ -21,6 +21,7 @@ type attempt struct {
 
 	issue store.Issue
 	at    time.Duration // when the version was issued
+	kept  bool          // the lease is released by whoever goes on with the write
 }
 
 // writes is how often a write of unknown outcome is run before the callers are answered without it.
@@ -105,7 +106,9 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	switch {
 	case err == nil:
 		a.log.Info("refreshed", "outcome", "stored")
-		a.stored(e.newSnapshot(t, sent+min(ttl, life)), sent)
+		s := e.newSnapshot(t, sent+min(ttl, life))
+		s.stored = true
+		a.publish(s, sent)
 		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.log.Info("the token came too late", "outcome", "obsolete", "error", err)
@@ -116,9 +119,8 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		// Whether it is stored isn't known: the callers get it, and the write goes on until it is.
 		a.log.Warn("the token could not be stored yet", "outcome", "store_unknown", "error", err)
 		e.writes.failed(e, sent, err)
-		a.stored(e.newSnapshot(t, a.at+life), a.at)
-		issue := a.issue
-		e.m.spawn(func() { e.putLater(ctx, issue, life, t) })
+		a.publish(e.newSnapshot(t, a.at+life), a.at)
+		a.kept = e.m.spawn(func() { a.putLater(ctx, life, t) })
 		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
 	}
 }
@@ -179,8 +181,8 @@ func isUnknown(err error) bool {
 	return ok
 }
 
-// stored publishes the attempt's own token, known by a call that was sent at the instant.
-func (a *attempt) stored(s *snapshot, sent time.Duration) {
+// publish publishes the attempt's own token, known by a call that was sent at the instant.
+func (a *attempt) publish(s *snapshot, sent time.Duration) {
 	e := a.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -191,10 +193,15 @@ func (a *attempt) stored(s *snapshot, sent time.Duration) {
 	e.publishLocked(s, sent, func(old *snapshot) bool { return old.published < a.at && a.issue.Version < old.token.Version })
 }
 
-// putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try.
-func (e *Env) putLater(ctx context.Context, at store.Issue, life time.Duration, t *Token) {
-	end := e.m.now() + life
-	for pause := 250 * time.Millisecond; e.m.now() < end; pause = min(2*pause, 5*time.Second) {
+// keepLease is how long the lease is kept while a token can't be stored: a slot that moves, a master that is replaced.
+const keepLease = 10 * time.Second
+
+// putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try. At first it
+// keeps the lease: whoever took that meanwhile would ask the endpoint for what has been fetched.
+func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token) {
+	e, begun, longest := a.env, a.env.m.now(), time.Second
+	defer func() { a.release(ctx) }() // a second release does nothing
+	for pause := 250 * time.Millisecond; e.m.now() < a.at+life; pause = min(2*pause, longest) {
 		closing := false
 		timer := time.NewTimer(pause)
 		select {
@@ -203,15 +210,19 @@ func (e *Env) putLater(ctx context.Context, at store.Issue, life time.Duration, 
 			timer.Stop()
 			closing = true
 		}
-		_, err := e.m.store.Put(ctx, e.name, at, life, t)
+		_, err := e.m.store.Put(ctx, e.name, a.issue, life, t)
 		if !isUnknown(err) {
-			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", at.Version, "error", err)
+			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", a.issue.Version, "error", err)
 			e.writes.ok(e)
 			e.look()
 			return
 		}
 		if closing {
 			return
+		}
+		if longest == time.Second && e.m.now()-begun >= keepLease {
+			a.release(ctx)
+			longest = 5 * time.Second
 		}
 	}
 }

@@ -36,6 +36,7 @@ type Env struct {
 	droppedAt   time.Duration // when it was learnt
 	rejected    Version       // the version that was last asked to be replaced because of a 401
 	suspectedAt time.Duration // when the clocks last parted
+	parted      time.Duration // by how much the wall clock ran ahead then
 	local       local
 	conflict    conflict
 	aloneAt     time.Duration // no token is fetched without Redis before

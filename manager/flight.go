@@ -136,7 +136,8 @@ func (e *Env) startLocked(a ask) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f := &flight{
 		env: e, cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
-		ask: a, base: ask{above: anyVersion}, askedAt: e.m.now(), waitingFor: "for Redis",
+		ask: a, base: ask{above: anyVersion}, waitingFor: "for Redis",
+		askedAt: e.m.now() - 1, // all that it reads is sent after it, though the clock may not tell
 	}
 	if a.background {
 		f.base = a

@@ -24,7 +24,8 @@ func (h *health) ok(e *Env) {
 }
 
 // failed notes that a call that was sent at the instant failed, and reports whether Redis counts as away: it has been
-// failing for the grace, and was asked meanwhile.
+// failing for the grace, and was asked meanwhile. The time in which this process was stopped doesn't count: it is no
+// wonder then that an answer didn't arrive.
 func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -36,5 +37,5 @@ func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 		h.since = sent
 	}
 	h.last = now
-	return now-h.since >= outageGrace
+	return now-max(h.since, e.m.awakeSince(now)) >= outageGrace
 }

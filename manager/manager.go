@@ -46,6 +46,7 @@ type Manager struct {
 	names   []string // of envs, sorted
 
 	clocks     atomic.Pointer[clocks] // as they were compared last
+	awake      atomic.Int64           // the instant since when this process runs, as far as it was seen to have been stopped
 	subscribed atomic.Bool            // whether events arrive
 	looks      chan struct{}          // places for reads that nobody waits for
 

@@ -207,7 +207,9 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	}
 	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log}
 	over = a.run(ctx)
-	a.release(ctx)
+	if !a.kept {
+		a.release(ctx)
+	}
 	if !over {
 		e.mu.Lock()
 		f.sent = false

@@ -16,7 +16,9 @@ type snapshot struct {
 	expires     time.Duration // its end
 	published   time.Duration // when it became known here
 	wallExpires time.Time     // its end by the wall clock, which runs on while the machine is suspended
+	stored      bool          // it is known to have stood in Redis
 	suspect     bool          // the clocks have parted since: it must be read again
+	slept       time.Duration // at most its end, by what the wall clock said when they parted; never where they haven't
 }
 
 // newSnapshot makes a snapshot of t, which lives until the instant expires.
@@ -24,7 +26,7 @@ func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
 	// The wall clock of the last comparison, not of now: the machine may have slept since, and a reply that was on its way
 	// must not take that for life that is left.
 	life, last := t.Life(), e.m.clocks.Load()
-	s := &snapshot{token: t, expires: expires, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
+	s := &snapshot{token: t, expires: expires, slept: never, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
 	s.usableUntil = expires - e.policy.margin(life)
 	// A version 0 isn't shared: the draw needn't spread anything.
 	refreshAt := expires - life + e.policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
@@ -58,8 +60,13 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
 	}
 	if judge(r, e.policy, e.fingerprint) == usable {
-		lost := func(s *snapshot) bool { return sent > s.published && r.Mark.Issued < s.token.Version }
-		e.publishLocked(e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life())), sent, lost)
+		lost := func(s *snapshot) bool {
+			// A failover may forget that it was stored, and not that it was issued.
+			return sent > s.published && (r.Mark.Issued < s.token.Version || s.stored && r.Mark.Stored < s.token.Version)
+		}
+		s := e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life()))
+		s.stored = true
+		e.publishLocked(s, sent, lost)
 	}
 	if sent >= e.suspectedAt {
 		e.clearSuspicionLocked()
@@ -95,14 +102,17 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 	if old != nil {
 		switch {
 		case old.token.Version == s.token.Version && s.token.Version != 0:
+			stored := old.stored || s.stored
 			s = e.newSnapshot(old.token, min(old.expires, s.expires))
-			s.published = old.published
+			s.published, s.stored = old.published, stored
 		case old.token.Version > s.token.Version && (old.suspect || e.m.now() < old.usableUntil) && !lost(old):
 			return
+		case old.token.Version > s.token.Version:
+			e.rejected = 0 // one that had been rejected, and replaced, may have come back with a lost history
 		}
 	}
 	if sent < e.suspectedAt { // the machine may have slept since: what was left of the life then says nothing
-		s = s.doubted()
+		s = s.doubted(s.expires - e.parted)
 	}
 	e.snap.Store(s)
 	if e.m.now() >= s.usableUntil {
@@ -125,21 +135,22 @@ func (e *Env) tellLocked() {
 	e.pokeLocked()
 }
 
-// doubted is s as it must be read again before it is handed out.
-func (s *snapshot) doubted() *snapshot {
+// doubted is s as it must be read again before it is handed out, and never after the instant unless Redis says otherwise.
+func (s *snapshot) doubted(end time.Duration) *snapshot {
 	d := *s
-	d.suspect, d.usableUntil, d.quietUntil = true, 0, 0
+	d.suspect, d.usableUntil, d.quietUntil, d.slept = true, 0, 0, min(s.slept, end)
 	return &d
 }
 
-// suspectAll makes every snapshot be read again before it is handed out: the machine was suspended, or its clock set.
-func (m *Manager) suspectAll() {
+// suspectAll makes every snapshot be read again before it is handed out: the machine was suspended, or its clock set, by
+// which the wall clock gained that much on the other. What it says of an end is kept: the next step may set it back.
+func (m *Manager) suspectAll(gained time.Duration) {
 	for _, name := range m.names {
 		e := m.envs[name]
 		e.mu.Lock()
-		e.suspectedAt = m.now()
-		if s := e.snap.Load(); s != nil && !s.suspect {
-			e.snap.Store(s.doubted())
+		e.suspectedAt, e.parted = m.now(), max(gained, 0)
+		if s := e.snap.Load(); s != nil {
+			e.snap.Store(s.doubted(m.now() + s.wallExpires.Sub(m.wall().Round(0))))
 		}
 		e.mu.Unlock()
 		e.hear(true)
@@ -154,8 +165,8 @@ func (e *Env) clearSuspicionLocked() {
 		return
 	}
 	now := e.m.now()
-	cleared := e.newSnapshot(s.token, min(s.expires, now+s.wallExpires.Sub(e.m.wall().Round(0))))
-	cleared.published = s.published
+	cleared := e.newSnapshot(s.token, min(s.expires, s.slept, now+s.wallExpires.Sub(e.m.wall().Round(0))))
+	cleared.published, cleared.stored = s.published, s.stored
 	e.snap.Store(cleared)
 	e.tellLocked()
 }

@@ -132,12 +132,26 @@ func (m *Manager) tick(ctx context.Context) {
 		now, last := clocks{m.wall(), m.now()}, m.clocks.Load()
 		if parted := now.wall.Round(0).Sub(last.wall.Round(0)) - (now.mono - last.mono); parted > time.Second || parted < -time.Second {
 			m.log.Warn("the clocks have parted: a suspended machine or a stepped clock", "outcome", "clock", "by", parted)
-			m.suspectAll()
+			m.suspectAll(parted)
+		}
+		if now.mono-last.mono > stall {
+			m.awake.Store(int64(now.mono))
 		}
 		m.clocks.Store(&now)
 		next = m.sweep(next)
 		m.keepWarm()
 	}
+}
+
+// stall is how far apart two ticks, which are a second apart, must be before the process counts as having been stopped.
+const stall = 1500 * time.Millisecond
+
+// awakeSince is since when this process has been running without having been stopped.
+func (m *Manager) awakeSince(now time.Duration) time.Duration {
+	if now-m.clocks.Load().mono > stall {
+		return now // it has only just been woken
+	}
+	return time.Duration(m.awake.Load())
 }
 
 // sweep reads again what is in use and was not read for long, a few environments a second, from the one at next on. It

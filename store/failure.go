@@ -57,7 +57,7 @@ func (s *Store) Fail(ctx context.Context, env string, f Failure, backoff, keep t
 	if f.Code == CodeUnreachable {
 		yield = "1"
 	}
-	reply, err := s.run(ctx, env, failScript, "record a failure", 1, []string{k.Mark, k.Failure},
+	reply, err := s.run(ctx, env, failScript, "record a failure", 1, []string{k.Mark, k.Failure, k.Token},
 		f.Version.String(), max(backoff, time.Millisecond).Milliseconds(), keep.Milliseconds(), s.Channel(), env, yield, f.Code,
 		fieldStatus, strconv.Itoa(f.Status),
 		fieldMessage, f.Message,

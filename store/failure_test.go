@@ -52,6 +52,16 @@ func TestAFailureLeavesTheTokenAlone(t *testing.T) {
 	})
 }
 
+func TestAFailureOlderThanTheTokenIsRefusedThoughTheMarkWasEvicted(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		f := newFixture(t, rdb)
+		late := f.issue()
+		f.stored("tok")
+		rdb.Del(f.ctx(), f.keys.Mark)
+		f.wantRefusedFailure(newFailure(late), "older than the token")
+	})
+}
+
 func TestAFailureOlderThanStoredIsRefused(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		f := newFixture(t, rdb)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	}
 	token := fields{raw: list(reply, 1), names: readArgs[1:10], now: now}
 	r.tokenRaw = token.text(fieldVersion)
-	r.TTL = time.Duration(number(reply, 2)) * time.Millisecond
+	r.TTL = milliseconds(number(reply, 2))
 	if !token.missing() {
 		r.Token, err = s.decodeToken(env, token, r.TTL)
 		if err != nil {
@@ -113,12 +114,17 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	return r, nil
 }
 
+// milliseconds is a PTTL as a duration: Redis counts further than that does.
+func milliseconds(pttl int64) time.Duration {
+	return time.Duration(min(pttl, int64(math.MaxInt64/time.Millisecond))) * time.Millisecond
+}
+
 func decodeLock(value string, pttl int64) *Lock {
 	if pttl == -2 {
 		return nil
 	}
 	holder, _, _ := strings.Cut(value, "|")
-	l := &Lock{Holder: printable.Line(holder, 128), TTL: time.Duration(pttl) * time.Millisecond}
+	l := &Lock{Holder: printable.Line(holder, 128), TTL: milliseconds(pttl)}
 	if pttl < 0 {
 		l.TTL = -1
 	}
@@ -143,12 +149,16 @@ func (f fields) text(name string) string {
 	return ""
 }
 
+// timeForm is how the scripts write an instant, and the only form in which they read one.
+const timeForm = "2006-01-02T15:04:05.000Z"
+
 func (f fields) time(name string) (time.Time, error) {
-	t, err := time.Parse(time.RFC3339, f.text(name))
-	if err != nil {
-		return t, fmt.Errorf("%s is no RFC 3339 time", name)
+	raw := f.text(name)
+	t, err := time.Parse(timeForm, raw)
+	if err != nil || t.Format(timeForm) != raw { // Parse takes a comma for the point, too
+		return time.Time{}, fmt.Errorf("%s is no RFC 3339 time in UTC with milliseconds", name)
 	}
-	return t.UTC(), nil
+	return t, nil
 }
 
 // int returns a field as a number, 0 where it is none.

@@ -196,9 +196,19 @@ func (s *Store) run(ctx context.Context, env string, sc *redis.Script, op string
 		err = fmt.Errorf("a reply of %d elements instead of %d", len(reply), n)
 	}
 	if err != nil {
+		s.lookForMaster(ctx, err)
 		return nil, &StatusError{Op: op, Key: keys[0], Err: err}
 	}
 	return reply, nil
+}
+
+// lookForMaster has a Cluster client ask where the slots are, in the background, when a node can't be reached. By itself it
+// only does on a redirection, or once a minute, and a node that is dead redirects nobody.
+func (s *Store) lookForMaster(ctx context.Context, err error) {
+	c, ok := s.rdb.(interface{ ReloadState(ctx context.Context) })
+	if _, answered := errors.AsType[redis.Error](err); ok && !answered {
+		c.ReloadState(context.WithoutCancel(ctx))
+	}
 }
 
 // text returns element i of a reply as text, "" where it is nil.

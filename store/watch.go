@@ -89,7 +89,8 @@ func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
 	}()
 	defer func() { cancel(); <-guarded }()
 
-	if pubsub.Subscribe(ctx, s.Channel()) != nil {
+	if err := pubsub.Subscribe(ctx, s.Channel()); err != nil {
+		s.lookForMaster(ctx, err)
 		return false
 	}
 	for {

@@ -1,23 +1,33 @@
 -- Records the failure of one attempt, for everyone.
--- KEYS: 1 mark, 2 failure
+-- KEYS: 1 mark, 2 failure, 3 token
 -- ARGV: 1 version, 2 backoff (ms), 3 how long it is remembered after that (ms), 4 channel, 5 environment,
 --       6 '1' where it must not replace a failure with another code whose backoff is running, 7 code,
 --       8 … further fields and values
 -- Reply: {'failed', retry_at (RFC 3339), Redis's clock (µs)}, also for the same version again;
 --        {'older'}: a newer token or failure is there, or one that must not be replaced. Nothing was written.
-local function is_time(s) return s and string.find(s, '^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%dZ$') end
+-- Whether readers can read s as a time: rfc3339's form, and a day and hour that exist.
+local function is_time(s)
+  local y, mo, d, h, mi, sec = string.match(s or '', '^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):(%d%d)%.%d%d%dZ$')
+  if not y then return false end
+  y, mo, d = tonumber(y), tonumber(mo), tonumber(d)
+  local days = ({ 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 })[mo]
+  if mo == 2 and (y % 4 == 0 and y % 100 ~= 0 or y % 400 == 0) then days = 29 end
+  return days and d >= 1 and d <= days and tonumber(h) < 24 and tonumber(mi) < 60 and tonumber(sec) < 60
+end
 
 local v = version(ARGV[1])
 local m = read_mark(KEYS[1])
+-- The token's own version counts, too: the mark may have been evicted.
+m.stored = math.max(m.stored, version(raw_field(KEYS[3], 'version')))
 if v == 0 or v <= m.stored then return { 'older' } end
 if type_of(KEYS[2]) == 'hash' and redis.call('PTTL', KEYS[2]) > 0 then
-  local f = redis.call('HMGET', KEYS[2], 'version', 'code', 'retry_at')
+  local f = redis.call('HMGET', KEYS[2], 'version', 'code', 'retry_at', 'failed_at')
   local there = version(f[1])
   if v == there then return { 'failed', f[3] or '', digits(now) } end
   -- One above all that was issued was planted, and doesn't keep ours out.
   if v < there and there <= m.issued then return { 'older' } end
   -- RFC 3339 in UTC sorts as text. One that no reader can read binds nobody, and doesn't keep ours out.
-  local running = there > 0 and f[2] and is_time(f[3]) and f[3] > rfc3339(now)
+  local running = there > 0 and f[2] and string.find(f[2], '[!-~]') and is_time(f[4]) and is_time(f[3]) and f[3] > rfc3339(now)
   if ARGV[6] == '1' and running and f[2] ~= ARGV[7] then return { 'older' } end
 end
 local backoff = tonumber(ARGV[2]) * 1000

@@ -1,0 +1,104 @@
+package manager_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/internal/redistest"
+	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/manager/mockendpoint"
+)
+
+// A backup is what an environment's token and mark were.
+type backup struct {
+	token, mark map[string]string
+	end         time.Time // of the token
+}
+
+func (f *fleet) backup(rdb *redis.Client) backup {
+	ctx := f.t.Context()
+	return backup{
+		rdb.HGetAll(ctx, key("token")).Val(), rdb.HGetAll(ctx, key("mark")).Val(), time.Now().Add(rdb.PTTL(ctx, key("token")).Val()),
+	}
+}
+
+// restore is a failover to a replica that lags behind.
+func (f *fleet) restore(rdb *redis.Client, b backup) {
+	f.t.Helper()
+	_, err := rdb.TxPipelined(f.t.Context(), func(p redis.Pipeliner) error {
+		p.Del(f.t.Context(), key("token"), key("mark"))
+		p.HSet(f.t.Context(), key("token"), b.token)
+		p.PExpireAt(f.t.Context(), key("token"), b.end)
+		p.HSet(f.t.Context(), key("mark"), b.mark)
+		p.Publish(f.t.Context(), "onetoken:events", `{"env":"`+env+`","kind":"stored","version":1}`)
+		return nil
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A failover may forget that a token was stored, though not that its version was issued. Who has that token goes with the
+// others then: where a new token ends the older ones, one of the two is worth nothing.
+func TestAStoreThatWasForgottenIsAHistoryThatWasLost(t *testing.T) {
+	rdb := redistest.Mini(t)
+	f := newFleet(t, rdb, 2)
+	first := f.mustToken(f.managers[0])
+	was := f.backup(rdb)
+	second, err := f.managers[0].Refresh(t.Context(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was.mark["issued"] = second.Version.String()
+	f.restore(rdb, was)
+	eventually(t, 5*time.Second, "what Redis has is everybody's", func() bool {
+		return f.mustToken(f.managers[0]).Version == first.Version && f.mustToken(f.managers[1]).Version == first.Version
+	})
+}
+
+func TestARejectedTokenThatComesBackIsReplacedAgain(t *testing.T) {
+	rdb := redistest.Mini(t)
+	f := newFleet(t, rdb, 1)
+	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 10})
+	api := newAPI(t, f.endpoint.Protect(echo))
+	m := f.managers[0]
+	first := f.mustToken(m)
+	was := f.backup(rdb)
+	pause(t, 1100*time.Millisecond) // until it is old enough to be rejected
+	f.endpoint.RevokeAll()
+	if status, _ := get(t, m.Client(env), api.URL); status != http.StatusOK {
+		t.Fatalf("got %d for the rejected token, want the request repeated with another", status)
+	}
+	f.restore(rdb, was)
+	eventually(t, 5*time.Second, "the rejected token is back", func() bool { return f.mustToken(m).Version == first.Version })
+	if status, _ := get(t, m.Client(env), api.URL); status != http.StatusOK {
+		t.Errorf("got %d for the rejected token that has come back", status)
+	}
+	f.calls(3)
+}
+
+// Whoever took the lease of a holder that can't store its token yet would ask the endpoint once more.
+func TestTheLeaseIsKeptWhileATokenCannotBeStored(t *testing.T) {
+	faults := &faulty{}
+	faults.refuse.Store(3)
+	f := newFleet(t, redistest.Mini(t), 2, func(i int, c *manager.Config, e *manager.Environment) {
+		if i == 0 {
+			withFaults(faults)(i, c, e)
+		}
+	})
+	tok := f.mustToken(f.managers[0])
+	if got := f.mustToken(f.managers[1]); got.Version != tok.Version {
+		t.Errorf("the other replica has %v, want %v", got, tok)
+	}
+	f.calls(1)
+	eventually(t, 5*time.Second, "the lease is given back", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		s, err := f.managers[1].Status(ctx, env)
+		return err == nil && s.Lock.Holder == nil
+	})
+}
