@@ -261,7 +261,7 @@ func (e Environment) origins() ([]string, error) {
 	var allowed []string
 	for i, raw := range list {
 		u, err := url.Parse(raw)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+		if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 			return nil, fmt.Errorf("origins: the %d. is no http or https origin (https://host:port)", i+1)
 		}
 		allowed = append(allowed, origin(u))

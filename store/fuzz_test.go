@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,10 +31,31 @@ func checkLine(t *testing.T, name, s string, limit int) {
 	}
 }
 
-func checkVersion(t *testing.T, v Version) {
+// checkVersion fails unless v is one that a record may have whose version stands there as raw.
+func checkVersion(t *testing.T, v Version, raw string) {
 	t.Helper()
 	if v <= 0 || int64(v) > fuzzNow.Add(maxAhead).UnixMicro() {
 		t.Errorf("version %d", v)
+	}
+	if len(raw) > 16 || strings.ContainsFunc(raw, func(r rune) bool { return r < '0' || r > '9' }) {
+		t.Errorf("%q was read as version %d", raw, v)
+	}
+	if again, err := ParseVersion(v.String()); err != nil || again != v {
+		t.Errorf("%d is read again as %d, %v", v, again, err)
+	}
+}
+
+// stands is an instant as the scripts write it.
+func stands(at time.Time) string { return at.Format("2006-01-02T15:04:05.000Z07:00") }
+
+// checkUnrepeated fails where an error says what was read.
+func checkUnrepeated(t *testing.T, err error, values ...string) {
+	t.Helper()
+	checkLine(t, "the error", err.Error(), 200)
+	for _, v := range values {
+		if len(v) >= 12 && strings.Contains(err.Error(), v) {
+			t.Errorf("the error repeats %q: %v", v, err)
+		}
 	}
 }
 
@@ -49,6 +71,11 @@ func FuzzDecodeEvent(f *testing.F) {
 		}
 		if CheckName(e.Env) != nil || e.Version < 0 {
 			t.Errorf("accepted %+v", e)
+		}
+		switch e.Kind {
+		case EventStored, EventFailed, EventInvalidated:
+		default:
+			t.Errorf("accepted the kind %q", e.Kind)
 		}
 		again, err := json.Marshal(e)
 		if err != nil {
@@ -75,12 +102,10 @@ func FuzzDecodeToken(f *testing.F) {
 			t.Fatalf("token %v, error %v", tok, err)
 		}
 		if err != nil {
-			if strings.Contains(err.Error(), canary) {
-				t.Errorf("the error repeats the token: %v", err)
-			}
+			checkUnrepeated(t, err, canary, tokenType, scope, issued, expires, version, by, took, config)
 			return
 		}
-		checkVersion(t, tok.Version)
+		checkVersion(t, tok.Version, version)
 		checkLine(t, "scope", tok.Scope, 4096)
 		checkLine(t, "refreshed_by", tok.RefreshedBy, 128)
 		checkLine(t, "config", tok.Config, 128)
@@ -93,6 +118,26 @@ func FuzzDecodeToken(f *testing.F) {
 		if tok.AccessToken.Reveal() != access+canary {
 			t.Errorf("the token is %q; want %q", tok.AccessToken.Reveal(), access+canary)
 		}
+		if _, err := json.Marshal([]time.Time{tok.IssuedAt, tok.ExpiresAt}); err != nil {
+			t.Errorf("the status of %v can't be shown: %v", tok, err)
+		}
+		// What was read is written as the same token, if its times have no more than the milliseconds that scripts write.
+		if tok.IssuedAt != tok.IssuedAt.Truncate(time.Millisecond) || tok.ExpiresAt != tok.ExpiresAt.Truncate(time.Millisecond) {
+			return
+		}
+		again, err := s.decodeToken("prod", hashOf(readArgs[1:10], tok.AccessToken.Reveal(), tok.TokenType, tok.Scope,
+			stands(tok.IssuedAt), stands(tok.ExpiresAt), tok.Version.String(), tok.RefreshedBy,
+			strconv.FormatInt(tok.Took.Milliseconds(), 10), tok.Config), time.Duration(ttl))
+		if err != nil {
+			t.Fatalf("written again, it is unreadable: %v", err)
+		}
+		if !again.AccessToken.Equal(tok.AccessToken) || !again.header.Equal(tok.header) {
+			t.Error("written again, it is another token")
+		}
+		again.AccessToken, again.header = tok.AccessToken, tok.header
+		if *again != *tok {
+			t.Errorf("%+v becomes %+v", tok, again)
+		}
 	})
 }
 
@@ -104,7 +149,7 @@ func FuzzDecodeFailure(f *testing.F) {
 		if failure == nil {
 			return
 		}
-		checkVersion(t, failure.Version)
+		checkVersion(t, failure.Version, version)
 		checkLine(t, "code", failure.Code, 64)
 		checkLine(t, "message", failure.Message, 300)
 		checkLine(t, "reported_by", failure.ReportedBy, 400)
@@ -112,6 +157,45 @@ func FuzzDecodeFailure(f *testing.F) {
 		checkLine(t, "credential", failure.Credential, 16)
 		if failure.Code == "" || failure.Attempt < 1 {
 			t.Errorf("accepted %+v", failure)
+		}
+		if _, err := json.Marshal([]time.Time{failure.FailedAt, failure.RetryAt}); err != nil {
+			t.Errorf("the status of %+v can't be shown: %v", failure, err)
+		}
+		if failure.FailedAt != failure.FailedAt.Truncate(time.Millisecond) || failure.RetryAt != failure.RetryAt.Truncate(time.Millisecond) {
+			return
+		}
+		again := decodeFailure(hashOf(readArgs[10:], failure.Code, strconv.Itoa(failure.Status), failure.Message,
+			strconv.Itoa(failure.Attempt), stands(failure.FailedAt), stands(failure.RetryAt), failure.Version.String(),
+			failure.ReportedBy, failure.Config, failure.Credential))
+		if again == nil || *again != *failure {
+			t.Errorf("%+v becomes %+v", failure, again)
+		}
+	})
+}
+
+// What the read showed of a lock is one line, and a life that is none says so.
+func FuzzDecodeLock(f *testing.F) {
+	f.Add("replica-7|ABCDEF", int64(6000))
+	f.Add("host:12|x|y", int64(-1))
+	f.Add("", int64(-2))
+	f.Add("\x1b[2J\r\n|", int64(0))
+	f.Fuzz(func(t *testing.T, value string, pttl int64) {
+		l := decodeLock(value, pttl)
+		if l == nil {
+			if pttl != -2 {
+				t.Errorf("no lock with a PTTL of %d", pttl)
+			}
+			return
+		}
+		checkLine(t, "the holder", l.Holder, 128)
+		if strings.Contains(l.Holder, "|") {
+			t.Errorf("the holder is %q", l.Holder)
+		}
+		switch {
+		case pttl < 0 && l.TTL != -1:
+			t.Errorf("a PTTL of %d is %v", pttl, l.TTL)
+		case pttl >= 0 && (l.TTL < 0 || l.TTL.Milliseconds() > pttl):
+			t.Errorf("a PTTL of %d is %v", pttl, l.TTL)
 		}
 	})
 }

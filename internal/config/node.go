@@ -243,7 +243,7 @@ func (v value) url() string {
 	u, err := url.Parse(s)
 	switch {
 	case s == "":
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		v.fail("no absolute http or https URL")
 	case u.User != nil:
 		v.fail("a URL must not hold credentials: client_id and client_secret do")

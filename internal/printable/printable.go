@@ -10,7 +10,8 @@ import (
 // Line returns s as one line of at most limit bytes: control, format and invalid characters become a space, runs of
 // white space one space, and what is cut off is marked by "…".
 func Line(s string, limit int) string {
-	if len(s) > 8*limit+64 { // don't walk through megabytes for a line
+	more := len(s) > 8*limit+64
+	if more { // don't walk through megabytes for a line
 		s = s[:8*limit+64]
 	}
 	s = strings.Map(func(r rune) rune {
@@ -20,10 +21,13 @@ func Line(s string, limit int) string {
 		return r
 	}, s)
 	s = strings.Join(strings.Fields(s), " ")
-	if len(s) <= limit {
+	if len(s) <= limit && !more {
 		return s
 	}
 	const mark = "…"
+	if len(s)+len(mark) <= limit {
+		return s + mark
+	}
 	cut := max(limit-len(mark), 0)
 	for cut > 0 && !utf8.RuneStart(s[cut]) {
 		cut--

@@ -40,6 +40,9 @@ type Options struct {
 // Deadlines of one call. Callers bound theirs by contexts, which the client obeys.
 const timeout = time.Second
 
+// maxPool is the largest pool_size: far more connections than a Redis has for one client.
+const maxPool = 10_000
+
 // New returns a client for the Redis that o names: a plain, Sentinel or Cluster client. It does no I/O. The error never
 // contains any of o's values: a password may be part of each.
 func New(o Options) (redis.UniversalClient, error) {
@@ -118,6 +121,9 @@ func readURL(raw string, u *redis.UniversalOptions) error {
 	o, err := redis.ParseURL(raw)
 	if err != nil || o.DB < 0 {
 		return errURL
+	}
+	if o.PoolSize < 0 || o.PoolSize > maxPool { // the client panics at one that it can't have
+		return fmt.Errorf("the Redis URL's pool_size isn't from 1 to %d", maxPool)
 	}
 	u.Addrs = append(u.Addrs, o.Addr)
 	u.DB, u.Protocol, u.ClientName = cmp.Or(u.DB, o.DB), cmp.Or(u.Protocol, o.Protocol), cmp.Or(u.ClientName, o.ClientName)

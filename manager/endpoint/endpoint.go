@@ -173,7 +173,7 @@ func CheckURL(raw string, allowHTTP bool) error {
 		return errors.New("is missing")
 	case err != nil:
 		return errors.New("is no URL") // the parser's error repeats it, with what may be in its query
-	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
 		return errors.New("is no absolute http or https URL")
 	case u.User != nil:
 		return errors.New("must not hold credentials")

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/onetoken/onetoken/internal/printable"
 )
 
 // A Request is one call as it was received, without its secrets: it may be printed.
@@ -33,10 +35,10 @@ type Request struct {
 // String describes the request on one line, without secrets.
 func (r Request) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %s auth=%s client=%q", r.At.Format("15:04:05.000"), r.Method, r.Path, r.AuthMethod, r.ClientID)
+	fmt.Fprintf(&b, "%s %s %s auth=%s client=%q", r.At.Format("15:04:05.000"), printable.Line(r.Method, 40), printable.Line(r.Path, 200), r.AuthMethod, r.ClientID)
 	for _, name := range slices.Sorted(maps.Keys(r.Form)) {
 		if name != "client_id" {
-			fmt.Fprintf(&b, " %s=%q", name, r.Form[name])
+			fmt.Fprintf(&b, " %s=%q", printable.Line(name, 100), r.Form[name])
 		}
 	}
 	switch {
