@@ -1,0 +1,383 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/onetoken/onetoken/manager"
+)
+
+// A replica is one worker: a process that crashes and comes back, with its way to Redis and to the endpoint.
+type replica struct {
+	w      *world
+	number int
+	name   string
+	config string // which configuration it has: tokens of another are foreign to it
+	secret string
+	rng    *rand.Rand
+	asked  map[string]int // ops so far, by what they are
+
+	toRedis, toSite link
+	deaf            bool          // events don't arrive
+	pausedUntil     time.Duration // the process is stopped
+	wallAhead       atomic.Int64
+	jumpedAt        time.Duration // when its wall clock was last set; 0: never
+	troubleAt       time.Duration // when its way to Redis last failed or was slow; -1: never
+	silent          bool          // it makes no calls of its own any more
+
+	alive *process
+	known map[string]*known
+
+	mu       sync.Mutex // guards what follows
+	finished []*call
+	calls    int
+}
+
+// A link is the state of a way to somewhere.
+type link struct {
+	refused  bool // connections fail at once
+	swallows bool // what is sent never arrives
+	mute     bool // what is answered never arrives
+	slow     time.Duration
+}
+
+// A process is one incarnation of a replica.
+type process struct {
+	r       *replica
+	manager *manager.Manager
+	client  *redis.Client
+	died    chan struct{}
+	conns   []*conn // of its subscriptions; guarded by the world's mu
+}
+
+func newReplica(w *world, i int) *replica {
+	r := &replica{
+		w: w, number: i + 1, name: fmt.Sprintf("r%d", i+1), config: "new", secret: "new",
+		asked: map[string]int{}, troubleAt: -1, rng: w.draw(fmt.Sprint("replica ", i)),
+	}
+	if w.setup.oldConfigs > i {
+		r.config = "old"
+	}
+	if w.setup.oldSecrets > i {
+		r.secret = "old"
+	}
+	return r
+}
+
+// boot starts the process.
+func (r *replica) boot() {
+	if r.alive != nil || r.w.stop {
+		return
+	}
+	p := &process{r: r, died: make(chan struct{})}
+	p.client = redis.NewClient(&redis.Options{
+		Addr: "127.0.0.1:6379", Protocol: 2, DisableIdentity: true,
+		ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1,
+		DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		Dialer:                   p.dial,
+	})
+	p.client.AddHook(p)
+	c := manager.Config{
+		Redis: p.client, Replica: r.name, Environments: map[string]manager.Environment{},
+		WallClock: func() time.Time { return time.Now().Add(time.Duration(r.wallAhead.Load())) },
+		Logger:    slog.New(slog.DiscardHandler),
+	}
+	if r.w.setup.log {
+		c.Logger = slog.New(slog.NewTextHandler(r.w.trace.writer(r.w, r.name), &slog.HandlerOptions{
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == "time" || a.Key == "replica" {
+					return slog.Attr{}
+				}
+				return a
+			},
+		}))
+	}
+	for _, env := range r.w.setup.envs {
+		c.Environments[env] = manager.Environment{
+			ClientID: "client", ClientSecret: manager.NewSecret(r.secret), SourceID: r.config, Policy: r.w.setup.policy,
+			Source: manager.SourceFunc(func(ctx context.Context) (*manager.Reply, error) { return p.ask(ctx, env) }),
+		}
+	}
+	m, err := manager.New(c)
+	if err != nil {
+		panic(err) // a setup that can't be
+	}
+	p.manager, r.alive = m, p
+	r.w.say("%s starts", r.name)
+	r.w.check.booted(r)
+	r.act()
+}
+
+// kill ends the process in the middle of whatever it does: nothing of it reaches anybody any more.
+func (r *replica) kill() {
+	p := r.alive
+	if p == nil {
+		return
+	}
+	r.alive = nil
+	close(p.died)
+	for _, c := range p.open() {
+		c.cut()
+	}
+	go func() {
+		_ = p.manager.Close() // the goroutines of the dead
+		_ = p.client.Close()
+	}()
+}
+
+// close ends the process in order.
+func (r *replica) close() {
+	if p := r.alive; p != nil {
+		_ = p.manager.Close()
+		_ = p.client.Close()
+	}
+}
+
+// act makes the worker do what workers do, from now on.
+func (r *replica) act() {
+	p := r.alive
+	r.w.in(upTo(r.rng, r.w.setup.gap)+time.Millisecond, func() {
+		if r.alive != p || r.silent {
+			return
+		}
+		if r.pausedUntil <= r.w.now() {
+			env := r.w.setup.envs[r.rng.IntN(len(r.w.setup.envs))]
+			r.start(r.w.setup.mix.pick(r.rng), env, time.Duration(1+r.rng.IntN(int(r.w.setup.patience/time.Millisecond)))*time.Millisecond)
+		}
+		r.act()
+	})
+}
+
+// A call is one that the worker has made of its manager.
+type call struct {
+	id        int
+	p         *process
+	kind      string // "token", "refresh", "invalidate", "request"
+	env       string
+	begun     time.Duration
+	deadline  time.Duration
+	dropped   manager.Version // that the replica knew of when it began
+	droppedAt time.Duration   // and since when
+	after     *manager.Token  // what the replica had handed out before
+	ended     time.Duration
+	version   manager.Version // of an invalidation: which; 0: all
+	token     *manager.Token
+	err       error
+	expect    *expectation
+}
+
+// start makes a call in a goroutine of its own, as a worker's would be.
+func (r *replica) start(kind, env string, patience time.Duration) *call {
+	p := r.alive
+	c := &call{id: r.calls, p: p, kind: kind, env: env, begun: r.w.now(), deadline: r.w.now() + patience}
+	r.calls++
+	r.w.check.begins(c)
+	r.w.at(c.deadline+1, func() { r.w.check.mustHaveEnded(c) })
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		switch kind {
+		case "token":
+			c.token, c.err = p.manager.Token(ctx, env)
+		case "refresh":
+			c.token, c.err = p.manager.Refresh(ctx, env)
+		case "invalidate":
+			c.version, c.err = p.manager.Invalidate(ctx, env, c.version)
+		case "request":
+			c.err = p.request(ctx, env)
+		}
+		c.ended = r.w.now()
+		r.mu.Lock()
+		r.finished = append(r.finished, c)
+		r.mu.Unlock()
+	}()
+	return c
+}
+
+// request sends a request with the token to a resource server that knows which tokens are good.
+func (p *process) request(ctx context.Context, env string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.test/", http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := p.manager.Transport(env, resource{p}).RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// resource is the resource server.
+type resource struct{ p *process }
+
+func (s resource) RoundTrip(req *http.Request) (*http.Response, error) {
+	text := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(""))}
+	if !s.p.r.w.site.accepts(text) {
+		resp.StatusCode = http.StatusUnauthorized
+		resp.Header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
+	return resp, nil
+}
+
+// collect returns the calls that have ended since it was last asked.
+func (r *replica) collect() []*call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.finished
+	r.finished = nil
+	slices.SortFunc(list, func(a, b *call) int { return a.id - b.id })
+	return list
+}
+
+// Errors of the network, as the client has them.
+var (
+	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	errReset   = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	errTimeout = &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+)
+
+// DialHook implements [redis.Hook].
+func (p *process) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessPipelineHook implements [redis.Hook]: a pipeline is the greeting of a new connection.
+func (p *process) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// ProcessHook implements [redis.Hook]. Like the client with ContextTimeoutEnabled it obeys a deadline, and doesn't notice
+// a cancellation.
+func (p *process) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if err := ctx.Err(); err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+		args := make([]string, len(cmd.Args()))
+		for i, a := range cmd.Args() {
+			args[i] = fmt.Sprint(a)
+		}
+		switch args[0] {
+		case "hello", "client":
+			return set(cmd, serverError("ERR unknown command"))
+		}
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			deadline = time.Now().Add(time.Second)
+		}
+		what, about, id := name(args)
+		o := p.newOp(what, about, id)
+		o.args = args
+		return set(cmd, p.wait(o, time.Until(deadline), nil))
+	}
+}
+
+func (p *process) newOp(what, about, id string) *op {
+	return &op{r: p.r, p: p, what: what, about: about, id: id, reply: make(chan any, 1), born: p.r.w.now()}
+}
+
+// wait brings o to the gate and waits for its answer, no longer than d.
+func (p *process) wait(o *op, d time.Duration, done <-chan struct{}) any {
+	defer func() { o.over = true }()
+	select {
+	case <-p.died:
+		return errReset
+	default:
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	p.r.w.arrive(o)
+	select {
+	case v := <-o.reply:
+		return v
+	case <-timer.C:
+	case <-done:
+	case <-p.died:
+		return errReset
+	}
+	return errTimeout
+}
+
+// set gives a command its reply.
+func set(cmd redis.Cmder, v any) error {
+	if v == nil {
+		if c, ok := cmd.(*redis.BoolCmd); ok {
+			c.SetVal(false)
+			return nil
+		}
+		v = redis.Nil
+	}
+	if err, ok := v.(error); ok {
+		cmd.SetErr(err)
+		return err
+	}
+	if s, ok := v.(status); ok {
+		v = string(s)
+	}
+	switch c := cmd.(type) {
+	case *redis.Cmd:
+		c.SetVal(v)
+	case *redis.BoolCmd:
+		c.SetVal(true)
+	default:
+		panic(fmt.Sprintf("a command that the simulation doesn't know: %v", cmd.Args()))
+	}
+	return nil
+}
+
+// name says what a command is: its part in the protocol, the environment, and what is its own in it.
+func name(args []string) (what, about, id string) {
+	key, rest := "", []string(nil)
+	switch args[0] {
+	case "eval", "evalsha":
+		n := int(args[2][0] - '0')
+		key, rest = args[3], args[3+n:]
+		if args[0] == "eval" {
+			id = "eval "
+		}
+		switch {
+		case n == 4 && strings.Contains(rest[0], "|"):
+			what = "issue"
+		case n == 4:
+			what = "read"
+		case n == 3 && strings.HasSuffix(args[3], ":mark"):
+			what = "fail"
+		case n == 3:
+			what = "put"
+		case n == 2:
+			what = "invalidate"
+		case len(rest) == 1:
+			what = "release"
+		case strings.Contains(rest[0], "|"):
+			what = "renew"
+		default:
+			what = "heal"
+		}
+		if what == "put" || what == "fail" {
+			id += rest[0]
+		}
+	case "set":
+		what, key = "acquire", args[1]
+	default:
+		what, key = args[0], args[1]
+	}
+	_, rest0, _ := strings.Cut(key, "{")
+	about, _, _ = strings.Cut(rest0, "}")
+	return what, about, id
+}

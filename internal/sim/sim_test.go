@@ -1,0 +1,100 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	seeds = flag.Int("seeds", 30, "how many runs")
+	first = flag.Uint64("first", 1, "the seed of the first")
+	times = flag.Int("times", 2, "how often a seed is run to see whether it replays")
+	trail = flag.Int("trail", 60, "how many lines of a broken run are shown")
+	logs  = flag.Bool("logs", false, "the managers' logs in the trace")
+)
+
+func TestEveryRuleHoldsInEverySeed(t *testing.T) {
+	var virtual time.Duration
+	var sum stats
+	for i := range *seeds {
+		seed := *first + uint64(i)
+		ok := t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			s := newSetup(seed)
+			s.log = *logs
+			res := run(t, s)
+			virtual += res.virtual
+			sum.add(res.stats)
+			if res.violation != nil {
+				s, res = shrink(t, s, res)
+				t.Errorf("%s\n%s", s.text(res.virtual), res.trace.last(*trail))
+			}
+		})
+		if !ok {
+			break
+		}
+	}
+	t.Logf("%v of virtual time: %+v", virtual, sum)
+}
+
+// shrink leaves out the faults that a broken rule doesn't need.
+func shrink(t *testing.T, s setup, broken result) (setup, result) {
+	t.Helper()
+	s.without = map[int]bool{}
+	for part := max(len(s.faults)/2, 1); len(s.faults) > 0; part /= 2 {
+		for from := 0; from < len(s.faults); from += part {
+			try := s
+			try.without = maps.Clone(s.without)
+			for i := from; i < min(from+part, len(s.faults)); i++ {
+				try.without[i] = true
+			}
+			if len(try.without) == len(s.without) {
+				continue
+			}
+			if res := run(t, try); res.violation != nil && res.violation.rule == broken.violation.rule {
+				s, broken = try, res
+			}
+		}
+		if part == 1 {
+			break
+		}
+	}
+	return s, broken
+}
+
+// TestASeedReplays: whatever a seed shows can be looked at again.
+func TestASeedReplays(t *testing.T) {
+	differ := 0
+	for seed := *first; seed < *first+uint64(*seeds)/3; seed++ {
+		var before string
+		for n := range *times {
+			res := run(t, newSetup(seed))
+			again := res.trace.String()
+			if n > 0 && again != before {
+				differ++
+				t.Logf("seed %d: %s", seed, difference(before, again))
+			}
+			before = again
+		}
+	}
+	runs := *seeds / 3 * (*times - 1)
+	t.Logf("%d of %d runs differ from the one before", differ, runs)
+	if differ*20 > runs {
+		t.Errorf("%d of %d runs differ from the one before: something that matters isn't the seed's", differ, runs)
+	}
+}
+
+// difference is the first line in which two traces differ.
+func difference(a, b string) string {
+	as, bs := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range min(len(as), len(bs)) {
+		if as[i] != bs[i] {
+			return fmt.Sprintf("line %d:\n%s\n%s", i, as[i], bs[i])
+		}
+	}
+	return fmt.Sprintf("%d and %d lines", len(as), len(bs))
+}
