@@ -22,11 +22,24 @@ import (
 const RequireEnv = "ONETOKEN_REQUIRE_REDIS"
 
 // Start starts a redis-server on a free port of 127.0.0.1, without persistence, and kills it at the test's end. Each of
-// config is a line of redis.conf: "requirepass secret", "user worker on >secret ~* +@all", "maxmemory 1".
+// config is a line of redis.conf: "requirepass secret", "user worker on >secret ~* +@all", "maxmemory 1"; "{port}" in it
+// stands for the server's port. A server that is to take TLS alone has "port 0" and "tls-port {port}".
 func Start(t testing.TB, config ...string) *Server {
 	t.Helper()
+	return begin(t, config, false)
+}
+
+// StartSentinel is [Start] for a Sentinel. Each of config is a line of sentinel.conf: "sentinel monitor main 127.0.0.1
+// 6379 2".
+func StartSentinel(t testing.TB, config ...string) *Server {
+	t.Helper()
+	return begin(t, config, true)
+}
+
+func begin(t testing.TB, config []string, sentinel bool) *Server {
+	t.Helper()
 	require(t)
-	s, err := start(config)
+	s, err := start(config, sentinel)
 	if err != nil {
 		t.Fatalf("redistest: %v", err)
 	}
@@ -105,7 +118,7 @@ func Shared(t testing.TB) *redis.Client {
 
 // The shared server starts with the first test that asks for it, and ends with the test binary.
 var (
-	shared = sync.OnceValues(func() (*Server, error) { return start(nil) })
+	shared = sync.OnceValues(func() (*Server, error) { return start(nil, false) })
 	lent   sync.Mutex // held by the test that uses shared
 )
 

@@ -96,6 +96,28 @@ func TestConfigLines(t *testing.T) {
 	}
 }
 
+func TestConfigLinesKnowThePort(t *testing.T) {
+	s := redistest.Start(t, "requirepass secret-{port}")
+	o := redistest.Options(s.Addr())
+	_, port, _ := strings.Cut(s.Addr(), ":")
+	o.Password = "secret-" + port
+	if err := redistest.NewClient(t, o).Ping(t.Context()).Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartSentinel(t *testing.T) {
+	master := redistest.Start(t)
+	host, port, _ := strings.Cut(master.Addr(), ":")
+	s := redistest.StartSentinel(t, "sentinel monitor main "+host+" "+port+" 1")
+	c := redis.NewSentinelClient(redistest.Options(s.Addr()))
+	defer func() { _ = c.Close() }()
+	addr, err := c.GetMasterAddrByName(t.Context(), "main").Result()
+	if err != nil || strings.Join(addr, ":") != master.Addr() {
+		t.Errorf("the master is at %v, %v", addr, err)
+	}
+}
+
 func TestBadConfigIsAnError(t *testing.T) {
 	redistest.Start(t).Stop() // skips where there is none
 	fake := &recorder{TB: t}

@@ -17,9 +17,10 @@ import (
 
 // A Server is a redis-server process. Its methods are for one goroutine at a time.
 type Server struct {
-	addr   string
-	port   int
-	config []string
+	addr     string
+	port     int
+	config   []string
+	sentinel bool
 
 	cmd  *exec.Cmd // nil while stopped
 	life io.Closer // the server ends when it is closed, by us or by the end of this process
@@ -80,14 +81,14 @@ func installed() error {
 
 func randomPort() int { return 20000 + rand.IntN(12000) }
 
-func start(config []string) (*Server, error) {
+func start(config []string, sentinel bool) (*Server, error) {
 	var last error
 	for range 3 { // another process may take the port before the server does
 		port, err := freePort()
 		if err != nil {
 			return nil, err
 		}
-		s := &Server{config: config, port: port, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+		s := &Server{config: config, sentinel: sentinel, port: port, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 		if last = s.run(); last == nil {
 			return s, nil
 		}
@@ -96,10 +97,10 @@ func start(config []string) (*Server, error) {
 }
 
 // watchdog runs the server until standard input ends, which happens when the test binary does, however that ends. Its
-// arguments are the configuration file and the server's directory. It ignores SIGHUP, which the kernel sends to a process
+// arguments are the configuration file, the server's directory and, for a Sentinel, --sentinel. It ignores SIGHUP, which the kernel sends to a process
 // group that loses its parent while one of it is stopped.
 const watchdog = `trap '' HUP
-redis-server "$0" >/dev/null 2>"$1/stderr" & pid=$!
+redis-server "$0" $2 >/dev/null 2>"$1/stderr" & pid=$!
 echo $pid
 cat >/dev/null
 kill -9 $pid
@@ -112,26 +113,34 @@ func (s *Server) run() error {
 		return err
 	}
 	conf := filepath.Join(dir, "redis.conf")
-	lines := append([]string{
-		"bind 127.0.0.1", "port " + strconv.Itoa(s.port), "dir " + dir, "logfile " + filepath.Join(dir, "log"),
-		`save ""`, "appendonly no", "daemonize no",
-	}, s.config...)
+	lines := []string{
+		"bind 127.0.0.1", "port " + strconv.Itoa(s.port), "dir " + dir, "logfile " + filepath.Join(dir, "log"), "daemonize no",
+	}
+	mode, sign := "", "Ready to accept connections"
+	if s.sentinel {
+		mode, sign = "--sentinel", "Sentinel ID is"
+	} else {
+		lines = append(lines, `save ""`, "appendonly no")
+	}
+	for _, line := range s.config {
+		lines = append(lines, strings.ReplaceAll(line, "{port}", strconv.Itoa(s.port)))
+	}
 	if err := os.WriteFile(conf, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := s.launch(conf, dir); err != nil {
+	if err := s.launch(conf, dir, mode); err != nil {
 		return err
 	}
-	if err := ready(dir); err != nil {
+	if err := ready(dir, sign); err != nil {
 		s.Stop()
 		return err
 	}
 	return nil
 }
 
-func (s *Server) launch(conf, dir string) error {
-	cmd := exec.Command("sh", "-c", watchdog, conf, dir)  //nolint:noctx // it ends with life
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of the tests isn't its business
+func (s *Server) launch(conf, dir, mode string) error {
+	cmd := exec.Command("sh", "-c", watchdog, conf, dir, mode) //nolint:noctx // it ends with life
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}      // an interrupt of the tests isn't its business
 	life, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -150,9 +159,9 @@ func (s *Server) launch(conf, dir string) error {
 	return err
 }
 
-// ready waits until the server's own log says that it serves: a connection might be answered by another server, or
+// ready waits until the server's own log says, by the sign, that it serves: a connection might be answered by another server, or
 // refused for want of a password.
-func ready(dir string) error {
+func ready(dir, sign string) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	read := func(name string) string {
@@ -161,7 +170,7 @@ func ready(dir string) error {
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
 		log := read("log")
-		if strings.Contains(log, "Ready to accept connections") {
+		if strings.Contains(log, sign) {
 			return nil
 		}
 		if strings.Contains(log, "aborting") || strings.Contains(read("stderr"), "FATAL") {
