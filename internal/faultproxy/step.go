@@ -1,0 +1,92 @@
+package faultproxy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Step is what a request is for.
+type Step string
+
+// The steps. They are recognised by the command and by the names of its keys, which are the contract of what is in Redis,
+// and by the number and the form of a script's arguments.
+const (
+	Acquire    Step = "acquire"    // SET of the lock with NX: the lease is tried
+	Renew      Step = "renew"      // redsync's script that extends the lease
+	Release    Step = "release"    // redsync's script that deletes the lock: also after a lease that was not granted
+	Heal       Step = "heal"       // package lock looks who holds the lease
+	Read       Step = "read"       // read.lua
+	Issue      Step = "issue"      // issue.lua
+	Put        Step = "put"        // put.lua
+	Fail       Step = "fail"       // fail.lua
+	Invalidate Step = "invalidate" // invalidate.lua
+	Subscribe  Step = "subscribe"
+	Event      Step = "event" // a message to a subscriber; there is no request
+	Other      Step = "other"
+)
+
+// stepOf recognises a request.
+func stepOf(args []string) Step {
+	if len(args) == 0 {
+		return Other
+	}
+	switch strings.ToUpper(args[0]) {
+	case "SUBSCRIBE":
+		return Subscribe
+	case "SET":
+		nx := slices.ContainsFunc(args, func(a string) bool { return strings.EqualFold(a, "NX") })
+		if len(args) > 3 && strings.HasSuffix(args[1], ":lock") && nx {
+			return Acquire
+		}
+	case "EVAL", "EVALSHA":
+		return scriptOf(args)
+	}
+	return Other
+}
+
+// scriptOf recognises a script.
+func scriptOf(args []string) Step {
+	if len(args) < 3 {
+		return Other
+	}
+	n, err := strconv.Atoi(args[2])
+	if err != nil || n < 1 || n > len(args)-3 {
+		return Other
+	}
+	var kinds []string
+	for _, key := range args[3 : 3+n] {
+		kinds = append(kinds, key[strings.LastIndexByte(key, ':')+1:])
+	}
+	rest := args[3+n:]
+	switch strings.Join(kinds, " ") {
+	case "token mark failure lock":
+		if len(rest) == 3 {
+			return Issue
+		}
+		return Read
+	case "token mark failure":
+		return Put
+	case "mark failure", "mark failure token":
+		return Fail
+	case "token mark":
+		return Invalidate
+	case "lock":
+		return lockScriptOf(rest)
+	}
+	return Other
+}
+
+// lockScriptOf recognises a script about the lock alone: only those of a lease's owner have its value, "replica|random".
+func lockScriptOf(rest []string) Step {
+	owned := len(rest) > 0 && strings.Contains(rest[0], "|")
+	switch {
+	case owned && len(rest) == 1:
+		return Release
+	case owned && len(rest) == 2:
+		return Renew
+	case len(rest) == 2:
+		return Heal
+	}
+	return Other
+}
