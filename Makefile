@@ -4,8 +4,11 @@ GOLANGCI_LINT ?= golangci-lint
 COUNT ?= 1
 # A number of inputs (500x), not a time (5s): the end of a time can cut an input off, which Go reports as a failure.
 FUZZTIME ?= 500x
+# Of the simulation: how many runs, and the seed of the first.
+SEEDS ?= 400
+FIRST ?= 1
 
-.PHONY: help demo build test check lint bench fuzz model
+.PHONY: help demo build test check lint bench fuzz sim mistakes model
 
 help:
 	@echo 'make demo    a fleet of processes on an embedded Redis and a scripted token endpoint'
@@ -14,6 +17,8 @@ help:
 	@echo 'make lint    golangci-lint'
 	@echo 'make bench   the benchmarks'
 	@echo 'make fuzz    the fuzz targets, FUZZTIME=$(FUZZTIME) each'
+	@echo 'make sim     a simulated fleet with faults, SEEDS=$(SEEDS) runs from seed FIRST=$(FIRST) on'
+	@echo 'make mistakes  the simulation must find each of two dozen mistakes made on purpose'
 	@echo 'make model   the model of the protocol, checked with spin'
 	@echo 'make build   bin/onetoken and bin/worker'
 
@@ -45,6 +50,18 @@ fuzz:
 		for f in $$names; do echo "$$d $$f"; \
 			(cd $$d && $$t -test.run '^$$' -test.fuzz "^$$f\$$" -test.fuzztime $(FUZZTIME) -test.fuzzminimizetime 10x \
 				-test.parallel 2 -test.fuzzcachedir "$$cache/onetoken/$$d"); done; done
+
+# A process for each core: the seeds of one process run one after the other.
+sim:
+	@t=$(CURDIR)/bin/sim.test; $(GO) test -c -o $$t ./internal/sim && cd internal/sim && \
+	n=$$(getconf _NPROCESSORS_ONLN) && each=$$((($(SEEDS) + n - 1) / n)) && pids= && \
+	for p in $$(seq 0 $$((n - 1))); do \
+		$$t -test.run 'EveryRule|Replays' -test.timeout 0 -test.v -seeds $$each -first $$(($(FIRST) + p * each)) > $$t.$$p & \
+		pids="$$pids $$!"; done; failed=0; p=0; \
+	for pid in $$pids; do wait $$pid || failed=1; grep -av '=== \|--- PASS' $$t.$$p; p=$$((p + 1)); done; exit $$failed
+
+mistakes:
+	$(GO) test -timeout 30m ./internal/sim -run Mistake -mistakes -v -parallel 2
 
 model:
 	@docs/model/check
