@@ -112,8 +112,7 @@ func TestAnInvalidationEndsWithItsCaller(t *testing.T) {
 		t.Errorf("got %v, want a WaitError of the caller's deadline", err)
 	}
 	_, err = f.managers[0].Invalidate(t.Context(), env, 0)
-	var away *manager.RedisError
-	if !errors.As(err, &away) {
+	if _, away := errors.AsType[*manager.RedisError](err); !away {
 		t.Errorf("without a deadline of its own: got %v, want a RedisError", err)
 	}
 }
