@@ -111,6 +111,9 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 			e.rejected = 0 // one that had been rejected, and replaced, may have come back with a lost history
 		}
 	}
+	if now := e.m.now(); old != nil && old.token.Version != s.token.Version && now < old.usableUntil && now >= s.usableUntil {
+		return // newer, and too near its end to be handed out, where the older one isn't
+	}
 	if sent < e.suspectedAt { // the machine may have slept since: what was left of the life then says nothing
 		s = s.doubted(s.expires - e.parted)
 	}

@@ -118,7 +118,7 @@ func (m mistake) try(t *testing.T, root string) (what string, found bool) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("the code doesn't build with the mistake: %v\n%s", err, out)
 	}
-	const n = 120
+	const n = 200
 	out, err := exec.CommandContext(t.Context(), program, "-test.run", "TestEveryRuleHoldsInEverySeed", "-seeds", strconv.Itoa(n), "-trail", "8").CombinedOutput()
 	if err == nil {
 		return strconv.Itoa(n) + " seeds broke no rule", false

@@ -82,6 +82,10 @@ func newSetup(seed uint64) setup {
 	case 1:
 		s.oldSecrets, s.oldRefused = 1+rng.IntN(s.replicas-1), true
 	}
+	if rng.IntN(6) == 0 { // callers who want a new token, and have gone before it comes
+		s.mix.refresh, s.patience, s.gap = 300, 400*time.Millisecond, 300*time.Millisecond
+		s.weather.slowest = 40 * time.Millisecond
+	}
 	s.mood.same, s.mood.revokes = rng.IntN(8) == 0, rng.IntN(8) == 0
 	kinds := faultKinds[:siteFaults]
 	if rng.IntN(3) > 0 {
