@@ -94,7 +94,10 @@ func TestAHoldHasItsReasonThoughItEndsWhileItIsLookedAt(t *testing.T) {
 // healthEnv is an environment whose instants are what the test sets.
 func healthEnv() (e *Env, at func(time.Duration)) {
 	e = &Env{m: &Manager{}, log: slog.New(slog.DiscardHandler)}
-	return e, func(now time.Duration) { e.m.base = time.Now().Add(-now) }
+	return e, func(now time.Duration) {
+		e.m.base = time.Now().Add(-now)
+		e.m.clocks.Store(&clocks{mono: now}) // it has been running all the time
+	}
 }
 
 func TestRedisIsAwayAfterErrorsForTheGraceAlone(t *testing.T) {

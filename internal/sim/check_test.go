@@ -387,7 +387,7 @@ func (c *checker) asks(o *op) {
 	}
 	under := c.under[:0]
 	for _, a := range c.under {
-		if !a.o.over {
+		if !a.o.over.Load() {
 			under = append(under, a)
 		}
 	}
@@ -515,6 +515,7 @@ func (c *checker) forgotten(env string, v store.Version) bool {
 func (c *checker) answered(call *call) {
 	w, r := c.w, call.p.r
 	k := r.known[call.env]
+	call.settled = true
 	if isClosed(call.p.died) || w.stop {
 		return
 	}
@@ -538,7 +539,7 @@ func (c *checker) answered(call *call) {
 
 // mustHaveEnded checks a call whose deadline has passed.
 func (c *checker) mustHaveEnded(call *call) {
-	if call.ended == 0 && !isClosed(call.p.died) {
+	if !call.settled && !isClosed(call.p.died) {
 		c.w.violated("a call ends with its ctx", "%s's %s for %s still waits after its deadline", call.p.r.name, call.kind, call.env)
 	}
 }
@@ -629,7 +630,7 @@ func (c *checker) converged(call *call, stored state) {
 		if !r.known[call.env].inPeace {
 			w.violated("all converge", "%s got no token for %s in %v of peace", r.name, call.env, w.setup.convergence())
 		}
-	case call.ended == 0:
+	case !call.settled:
 		w.violated("all converge", "%s waits for %s", r.name, call.env)
 	case call.err != nil && w.setup.oldRefused && r.secret == "old":
 	case call.err != nil:

@@ -44,7 +44,7 @@ func (r *replica) admit(o *op) {
 	case r.pausedUntil > w.now(): // it comes to be sent when the process goes on
 		w.at(r.pausedUntil, func() { r.admit(o) })
 		return
-	case o.over:
+	case o.over.Load():
 		return // its deadline has passed in the meantime
 	}
 	if r.toRedis.refused || w.down == downRefusing {
@@ -140,7 +140,7 @@ func (w *world) deliver(o *op, reply any) {
 	case r.toRedis.mute:
 		r.trouble()
 		return
-	case o.over:
+	case o.over.Load():
 		w.say("    (a reply to %s's %s comes too late)", r.name, o.what)
 		return
 	}

@@ -180,6 +180,7 @@ type call struct {
 	token     *manager.Token
 	err       error
 	expect    *expectation
+	settled   bool // the scheduler knows that it has ended
 }
 
 // start makes a call in a goroutine of its own, as a worker's would be.
@@ -294,7 +295,7 @@ func (p *process) newOp(what, about, id string) *op {
 
 // wait brings o to the gate and waits for its answer, no longer than d.
 func (p *process) wait(o *op, d time.Duration, done <-chan struct{}) any {
-	defer func() { o.over = true }()
+	defer func() { o.over.Store(true) }()
 	select {
 	case <-p.died:
 		return errReset

@@ -79,7 +79,7 @@ func (s *site) admit(o *op) {
 		w.at(r.pausedUntil, func() { s.admit(o) })
 		return
 	}
-	if o.over || isClosed(o.p.died) {
+	if o.over.Load() || isClosed(o.p.died) {
 		return
 	}
 	w.say("%s → endpoint %s", r.name, o.about)
@@ -113,7 +113,7 @@ func (s *site) deliver(o *op, answer any, lost bool) {
 	case isClosed(o.p.died):
 	case o.r.pausedUntil > w.now():
 		w.at(o.r.pausedUntil, func() { s.deliver(o, answer, lost) })
-	case o.over:
+	case o.over.Load():
 		w.say("endpoint → %s: too late", o.r.name)
 	case lost || answer == nil:
 		w.say("endpoint → %s: no answer", o.r.name)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,7 +93,7 @@ type op struct {
 	born     time.Duration // when the replica asked for it: a stopped one's comes to the gate later
 	begun    time.Duration
 	executed time.Duration // when Redis did it
-	over     bool          // the replica no longer waits
+	over     atomic.Bool   // the replica no longer waits
 	rng      *rand.Rand
 }
 
