@@ -5,7 +5,7 @@ COUNT ?= 1
 # A number of inputs (500x), not a time (5s): the end of a time can cut an input off, which Go reports as a failure.
 FUZZTIME ?= 500x
 # Of the simulation: how many runs, and the seed of the first.
-SEEDS ?= 400
+SEEDS ?= 300
 FIRST ?= 1
 
 .PHONY: help demo build test check lint bench fuzz sim mistakes model

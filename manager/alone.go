@@ -15,11 +15,8 @@ const aloneEvery = 10 * time.Second
 func (f *flight) alone(ctx context.Context) (over bool) {
 	e := f.env
 	start, at := e.m.wall(), e.m.now()
-	if !f.mayGoAlone(at) {
-		return false
-	}
-	if ok, _ := f.send(); !ok {
-		return true
+	if ok, over := f.sendAlone(at); !ok {
+		return over
 	}
 	reply, failed := e.ask(context.WithoutCancel(ctx))
 	took := e.m.now() - at
@@ -39,15 +36,16 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	return f.serveOwn(t)
 }
 
-// mayGoAlone takes the one place in aloneEvery.
-func (f *flight) mayGoAlone(now time.Duration) bool {
+// sendAlone is send in the one place in aloneEvery. Whoever is there wants what it is for: any token.
+func (f *flight) sendAlone(now time.Duration) (ok, over bool) {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if now < e.aloneAt || now < e.local.until || e.usableLocked(anyVersion) != nil {
-		return false
+		return false, false
 	}
-	e.aloneAt = now + aloneEvery
-	f.lessened = false // it is for any token
-	return true
+	if ok, over = f.sendLocked(true); ok {
+		e.aloneAt = now + aloneEvery
+	}
+	return ok, over
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
@@ -22,6 +24,7 @@ type attempt struct {
 	issue store.Issue
 	at    time.Duration // when the version was issued
 	kept  bool          // the lease is released by whoever goes on with the write
+	plain bool          // it would be made without those, too, who want more than any usable token
 }
 
 // writes is how often a write of unknown outcome is run before the callers are answered without it.
@@ -41,8 +44,8 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 		return a.flight.redisFailed(ctx, &e.writes, a.at, err)
 	}
 	e.writes.ok(e)
-	if ok, over := a.flight.send(); !ok {
-		return over // nobody wants it any more
+	if ok, over := a.flight.send(a.plain); !ok {
+		return over // nobody wants it any more, or not now
 	}
 	// From here on it is finished, whoever goes, and though the lease be lost: the answer may be the only one there is.
 	ctx = context.WithoutCancel(ctx)
@@ -65,16 +68,20 @@ func (e *Env) ask(ctx context.Context) (*Reply, *endpoint.Error) {
 }
 
 // send marks the flight as one that doesn't end with its callers. It is not ok if the flight has ended, or if those have
-// left for whom the endpoint was to be asked: then it is to be decided again.
-func (f *flight) send() (ok, over bool) {
+// left for whom alone the endpoint was to be asked (not plain): then it is to be decided again.
+func (f *flight) send(plain bool) (ok, over bool) {
 	f.env.mu.Lock()
 	defer f.env.mu.Unlock()
+	return f.sendLocked(plain)
+}
+
+func (f *flight) sendLocked(plain bool) (ok, over bool) {
 	select {
 	case <-f.done:
 		return false, true
 	default:
 	}
-	if f.env.closed || f.lessened {
+	if f.env.closed || f.lessened && !plain {
 		return false, f.env.closed
 	}
 	f.sent, f.waitingFor = true, "for the token endpoint, which this replica has asked"
@@ -107,7 +114,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	case err == nil:
 		a.log.Info("refreshed", "outcome", "stored")
 		s := e.newSnapshot(t, sent+min(ttl, life))
-		s.stored = true
+		s.stored = s.published
 		a.publish(s, sent)
 		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
@@ -119,8 +126,13 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		// Whether it is stored isn't known: the callers get it, and the write goes on until it is.
 		a.log.Warn("the token could not be stored yet", "outcome", "store_unknown", "error", err)
 		e.writes.failed(e, sent, err)
-		a.publish(e.newSnapshot(t, a.at+life), a.at)
-		a.kept = e.m.spawn(func() { a.putLater(ctx, life, t) })
+		s := e.newSnapshot(t, a.at+life)
+		a.publish(s, a.at)
+		until := min(e.m.now()+keepLease, s.quietUntil) // when the next one is due, it is needed
+		if !passes(err) {
+			until = 0
+		}
+		a.kept = e.m.spawn(func() { a.putLater(ctx, life, t, until) })
 		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
 	}
 }
@@ -196,21 +208,55 @@ func (a *attempt) publish(s *snapshot, sent time.Duration) {
 // keepLease is how long the lease is kept while a token can't be stored: a slot that moves, a master that is replaced.
 const keepLease = 10 * time.Second
 
+// passes reports whether what keeps a token from being stored may be over in a moment. Where others would fare no better,
+// as with rights that are missing, the lease kept would make a queue of them.
+func passes(err error) bool {
+	if status, ok := errors.AsType[*store.StatusError](err); ok && status.Op == "seal" {
+		return false
+	}
+	answer, answered := errors.AsType[redis.Error](err)
+	if !answered {
+		return true
+	}
+	for _, prefix := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "BUSY"} {
+		if redis.HasErrorPrefix(answer, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try. At first it
 // keeps the lease: whoever took that meanwhile would ask the endpoint for what has been fetched.
-func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token) {
-	e, begun, longest := a.env, a.env.m.now(), time.Second
+func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, until time.Duration) {
+	e, longest := a.env, time.Second
 	defer func() { a.release(ctx) }() // a second release does nothing
 	for pause := 250 * time.Millisecond; e.m.now() < a.at+life; pause = min(2*pause, longest) {
+		if longest == time.Second && e.m.now() >= until {
+			a.release(ctx)
+			longest = 5 * time.Second
+		}
 		closing := false
-		timer := time.NewTimer(pause)
+		next := pause
+		if longest == time.Second {
+			next = min(pause, until-e.m.now())
+		}
+		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
 		case <-e.m.done:
 			timer.Stop()
 			closing = true
 		}
-		_, err := e.m.store.Put(ctx, e.name, a.issue, life, t)
+		sent := e.m.now()
+		ttl, err := e.m.store.Put(ctx, e.name, a.issue, life, t)
+		if err == nil {
+			s := e.newSnapshot(t, sent+min(ttl, life))
+			s.stored = s.published
+			e.mu.Lock()
+			e.publishLocked(s, sent, func(*snapshot) bool { return false })
+			e.mu.Unlock()
+		}
 		if !isUnknown(err) {
 			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", a.issue.Version, "error", err)
 			e.writes.ok(e)
@@ -219,10 +265,6 @@ func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token) {
 		}
 		if closing {
 			return
-		}
-		if longest == time.Second && e.m.now()-begun >= keepLease {
-			a.release(ctx)
-			longest = 5 * time.Second
 		}
 	}
 }
@@ -252,7 +294,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		RetryAfter: backoff, Version: f.Version, ReportedBy: e.m.replica, Err: failed.Err,
 	}
 	if err == nil {
-		answer.RetryAt, answer.RetryAfter = recorded.RetryAt, recorded.RetryAt.Sub(now)
+		answer.RetryAt, answer.RetryAfter = recorded.RetryAt, min(recorded.RetryAt.Sub(now), backoff) // the clock may be set back
 	}
 	a.log.Warn("no token", "outcome", "failed", "code", f.Code, "status", f.Status, "attempt", f.Attempt,
 		"retry_at", answer.RetryAt, "error", answer)

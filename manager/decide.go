@@ -21,12 +21,19 @@ type view struct {
 	credential  string
 
 	above        Version       // a version above this one is asked for
+	base         Version       // the same, without those who want more than any usable token
 	failureIsOld bool          // an explicit refresh was called after the failure
 	explicit     bool          // an explicit refresh is asked for
 	hasUsable    bool          // this replica has a token that it can hand out
 	local        local         // what this replica knows alone
 	localPause   time.Duration // how long it holds back by itself
 	replaceAfter time.Duration // how old a token of another configuration must be to be replaced
+}
+
+// plainly is v without those who want more than any usable token.
+func (v view) plainly() view {
+	v.above, v.explicit, v.failureIsOld = v.base, false, false
+	return v
 }
 
 // A step is what a flight does next.

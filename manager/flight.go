@@ -33,7 +33,8 @@ type flight struct {
 	askedAt    time.Duration // since when that is asked for
 	waiters    int
 	special    int    // of them, those who want more
-	lessened   bool   // the last of those has left since it was decided what to do
+	explicits  int    // of these, those who don't wait for a backoff to end
+	lessened   bool   // the last of either has left since it was decided what to do
 	sent       bool   // the request is under way: no end but its own
 	waitingFor string // for the error of a caller that gives up
 	result     *Token // set before done is closed, and so is err
@@ -69,6 +70,9 @@ func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 	f.waiters++
 	if a.special() {
 		f.special++
+	}
+	if a.explicit {
+		f.explicits++
 	}
 	e.mu.Unlock()
 	return f.waitFor(ctx, a)
@@ -168,11 +172,29 @@ func (f *flight) giveUp(ctx context.Context, a ask) (*Token, error) {
 func (f *flight) leaveLocked(a ask) {
 	f.waiters--
 	if a.special() {
-		if f.special--; f.special == 0 {
-			f.ask, f.lessened = f.base, true
+		f.special--
+		if a.explicit {
+			f.explicits--
+		}
+		f.lessenLocked()
+		select {
+		case f.poke <- struct{}{}: // what others wait for may have been decided long ago
+		default:
 		}
 	}
 	f.endUnwantedLocked()
+}
+
+// lessenLocked reduces what the flight is asked for to what the others want, once the last of those who want more has
+// left. A request that is under way is still what they asked for: others may join it.
+func (f *flight) lessenLocked() {
+	switch {
+	case f.sent:
+	case f.special == 0:
+		f.ask, f.lessened = f.base, true
+	case f.explicits == 0 && f.explicit:
+		f.explicit, f.lessened = false, true
+	}
 }
 
 // endUnwantedLocked ends a flight that only waits, when nobody waits for it any more or the manager is closed.

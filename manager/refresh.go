@@ -60,7 +60,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 	case stepWait:
 		f.waitForOther(ctx, whoRefreshes(r), d.pause, poll)
 	case stepAcquire:
-		over, busy := f.acquire(ctx, r)
+		over, busy := f.acquire(ctx, r, decide(v.plainly()).step == stepAcquire)
 		switch {
 		case over:
 			return true
@@ -116,6 +116,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 	return view{
 		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential,
 		above:        f.above,
+		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
 		failureIsOld: f.explicit && r.Failure != nil && since(r.Failure.FailedAt) < f.called,
 		hasUsable:    e.usableLocked(anyVersion) != nil,
@@ -194,7 +195,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 
 // acquire tries the lease and, with it, makes one attempt. It reports whether the flight is over; if not: look again,
 // at once or, where the lease is busy, when its holder is done.
-func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy *lock.BusyError) {
+func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
 	f.waits("for the lease")
 	sent := e.m.now()
@@ -205,7 +206,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	if err != nil {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log}
+	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log, plain: plain}
 	over = a.run(ctx)
 	if !a.kept {
 		a.release(ctx)
@@ -213,6 +214,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record) (over bool, busy 
 	if !over {
 		e.mu.Lock()
 		f.sent = false
+		f.lessenLocked()
 		f.endUnwantedLocked()
 		e.mu.Unlock()
 	}

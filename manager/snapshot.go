@@ -16,7 +16,7 @@ type snapshot struct {
 	expires     time.Duration // its end
 	published   time.Duration // when it became known here
 	wallExpires time.Time     // its end by the wall clock, which runs on while the machine is suspended
-	stored      bool          // it is known to have stood in Redis
+	stored      time.Duration // since when it is known to have stood in Redis; never where it isn't
 	suspect     bool          // the clocks have parted since: it must be read again
 	slept       time.Duration // at most its end, by what the wall clock said when they parted; never where they haven't
 }
@@ -26,7 +26,7 @@ func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
 	// The wall clock of the last comparison, not of now: the machine may have slept since, and a reply that was on its way
 	// must not take that for life that is left.
 	life, last := t.Life(), e.m.clocks.Load()
-	s := &snapshot{token: t, expires: expires, slept: never, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
+	s := &snapshot{token: t, expires: expires, slept: never, stored: never, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
 	s.usableUntil = expires - e.policy.margin(life)
 	// A version 0 isn't shared: the draw needn't spread anything.
 	refreshAt := expires - life + e.policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
@@ -53,7 +53,7 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	defer e.mu.Unlock()
 	e.lastRead = max(e.lastRead, sent)
 	if sent > e.droppedAt && r.Mark.Issued < e.dropped {
-		e.dropped = 0 // Redis lost its history: its invalidations are gone with it
+		e.dropped, e.rejected = 0, 0 // Redis lost its history: its invalidations are gone, what was replaced may be back
 	}
 	e.dropLocked(r.Mark.Dropped)
 	if r.TokenErr != nil {
@@ -62,10 +62,10 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	if judge(r, e.policy, e.fingerprint) == usable {
 		lost := func(s *snapshot) bool {
 			// A failover may forget that it was stored, and not that it was issued.
-			return sent > s.published && (r.Mark.Issued < s.token.Version || s.stored && r.Mark.Stored < s.token.Version)
+			return sent > s.published && r.Mark.Issued < s.token.Version || sent > s.stored && r.Mark.Stored < s.token.Version
 		}
 		s := e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life()))
-		s.stored = true
+		s.stored = s.published
 		e.publishLocked(s, sent, lost)
 	}
 	if sent >= e.suspectedAt {
@@ -102,17 +102,18 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 	if old != nil {
 		switch {
 		case old.token.Version == s.token.Version && s.token.Version != 0:
-			stored := old.stored || s.stored
+			stored := min(old.stored, s.stored)
 			s = e.newSnapshot(old.token, min(old.expires, s.expires))
 			s.published, s.stored = old.published, stored
 		case old.token.Version > s.token.Version && (old.suspect || e.m.now() < old.usableUntil) && !lost(old):
 			return
-		case old.token.Version > s.token.Version:
-			e.rejected = 0 // one that had been rejected, and replaced, may have come back with a lost history
 		}
 	}
 	if now := e.m.now(); old != nil && old.token.Version != s.token.Version && now < old.usableUntil && now >= s.usableUntil {
 		return // newer, and too near its end to be handed out, where the older one isn't
+	}
+	if old != nil && old.token.Version > s.token.Version {
+		e.rejected = 0 // one that had been rejected, and replaced, may have come back with a lost history
 	}
 	if sent < e.suspectedAt { // the machine may have slept since: what was left of the life then says nothing
 		s = s.doubted(s.expires - e.parted)
@@ -145,13 +146,19 @@ func (s *snapshot) doubted(end time.Duration) *snapshot {
 	return &d
 }
 
+// longestCall is more than any call may take that brings a token: steps of the clock within one add up.
+const longestCall = time.Hour
+
 // suspectAll makes every snapshot be read again before it is handed out: the machine was suspended, or its clock set, by
 // which the wall clock gained that much on the other. What it says of an end is kept: the next step may set it back.
 func (m *Manager) suspectAll(gained time.Duration) {
 	for _, name := range m.names {
 		e := m.envs[name]
 		e.mu.Lock()
-		e.suspectedAt, e.parted = m.now(), max(gained, 0)
+		if m.now()-e.suspectedAt > longestCall {
+			e.parted = 0
+		}
+		e.suspectedAt, e.parted = m.now(), e.parted+max(gained, 0)
 		if s := e.snap.Load(); s != nil {
 			e.snap.Store(s.doubted(m.now() + s.wallExpires.Sub(m.wall().Round(0))))
 		}

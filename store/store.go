@@ -189,14 +189,15 @@ func (s *Store) run(ctx context.Context, env string, sc *redis.Script, op string
 	if err := CheckName(env); err != nil {
 		return nil, fmt.Errorf("store: environment: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	caller := ctx
+	ctx, cancel := context.WithTimeout(caller, s.timeout)
 	defer cancel()
 	reply, err := sc.Run(ctx, s.rdb, keys, args...).Slice()
 	if err == nil && len(reply) < n {
 		err = fmt.Errorf("a reply of %d elements instead of %d", len(reply), n)
 	}
 	if err != nil {
-		s.lookForMaster(ctx, err)
+		s.lookForMaster(caller, err)
 		return nil, &StatusError{Op: op, Key: keys[0], Err: err}
 	}
 	return reply, nil
@@ -206,7 +207,7 @@ func (s *Store) run(ctx context.Context, env string, sc *redis.Script, op string
 // only does on a redirection, or once a minute, and a node that is dead redirects nobody.
 func (s *Store) lookForMaster(ctx context.Context, err error) {
 	c, ok := s.rdb.(interface{ ReloadState(ctx context.Context) })
-	if _, answered := errors.AsType[redis.Error](err); ok && !answered {
+	if _, answered := errors.AsType[redis.Error](err); ok && !answered && ctx.Err() == nil {
 		c.ReloadState(context.WithoutCancel(ctx))
 	}
 }

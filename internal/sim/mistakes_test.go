@@ -56,7 +56,7 @@ var allMistakes = []mistake{
 		name: "who has missed events doesn't look", file: "manager/watch.go", old: "		w.m.envs[name].hear(true)\n", new: "		_ = name\n",
 		andAt: "m.now()-e.lastRead >= sweepEvery", andNew: "m.now()-e.lastRead >= 1000*sweepEvery",
 	},
-	{name: "a refresh outlives its caller", file: "manager/flight.go", old: "f.ask, f.lessened = f.base, true", new: "_ = f.base"},
+	{name: "a refresh outlives its caller", file: "manager/flight.go", old: "f.ask, f.lessened = f.base, true", new: "_ = f.base", andAt: "f.explicit, f.lessened = false, true", andNew: "_ = f.base"},
 	{name: "a wait doesn't end with its ctx", file: "manager/flight.go", old: "		case <-ctx.Done():\n			return f.giveUp", new: "		case <-make(chan int):\n			return f.giveUp"},
 	{name: "who goes alone goes as often as he likes", file: "manager/alone.go", old: "const aloneEvery = 10 * time.Second", new: "const aloneEvery = time.Millisecond"},
 }
