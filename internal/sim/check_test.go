@@ -213,10 +213,10 @@ func (c *checker) marksGrow(o *op, before, after state) {
 
 // ownLock: nobody takes a lock away from its holder.
 func (c *checker) ownLock(o *op, before, after state) {
-	if before.lock == "" || after.lock == before.lock && (o.what == "renew" || after.lockTTL <= before.lockTTL || before.lockTTL < 0) {
+	if before.lock == "" || after.lock == before.lock && (after.lockTTL <= before.lockTTL || before.lockTTL < 0) {
 		return
 	}
-	if slices.Contains(o.args, before.lock) {
+	if slices.Contains(o.args, before.lock) || o.what == "del" && strings.HasPrefix(before.lock, o.r.name+"|") {
 		return
 	}
 	c.w.violated("a lock is its holder's", "%s's %s changed the lock of %s", o.r.name, o, before.lock)

@@ -37,6 +37,12 @@ var allMistakes = []mistake{
 	{name: "who can't reach the endpoint ends a backoff", file: "store/lua/fail.lua", old: "if ARGV[6] == '1' and running", new: "if false and running"},
 	{name: "an invalidation leaves the token", file: "store/lua/invalidate.lua", old: "version(raw_field(KEYS[1], 'version')) <= m.dropped", new: "false"},
 	{name: "all leases have one value", file: "lock/lock.go", old: `l.holder + "|" + rand.Text()`, new: `"somebody|" + rand.Text()[:0]`},
+	{
+		name: "a release asks for no owner", file: "lock/lock.go",
+		old: "	ok, err := l.mutex.UnlockContext(ctx)\n", new: "	n, err := releaser.Del(ctx, l.key).Result()\n	ok := n > 0\n",
+		andAt:  "	go lease.renew()\n	return lease, nil\n}\n",
+		andNew: "	releaser = l.rdb\n	go lease.renew()\n	return lease, nil\n}\n\nvar releaser redis.UniversalClient\n",
+	},
 	{name: "a lease isn't renewed", file: "lock/lock.go", old: "timer := time.NewTimer(l.length / 3)", new: "timer := time.NewTimer(100 * l.length)"},
 	{name: "a failure binds though it is local", file: "manager/decide.go", old: "return len(reporters(f)) >= unreachableQuorum", new: "return true"},
 	{name: "a backoff binds nobody", file: "manager/decide.go", old: "case !v.failureIsOld && binds(", new: "case v.sent < 0 && binds("},

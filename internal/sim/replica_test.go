@@ -336,6 +336,9 @@ func set(cmd redis.Cmder, v any) error {
 		c.SetVal(v)
 	case *redis.BoolCmd:
 		c.SetVal(true)
+	case *redis.IntCmd:
+		n, _ := v.(int64)
+		c.SetVal(n)
 	default:
 		panic(fmt.Sprintf("a command that the simulation doesn't know: %v", cmd.Args()))
 	}
