@@ -15,6 +15,7 @@ var (
 	seeds = flag.Int("seeds", 30, "how many runs")
 	first = flag.Uint64("first", 1, "the seed of the first")
 	times = flag.Int("times", 2, "how often a seed is run to see whether it replays")
+	small = flag.Bool("shrink", true, "leave out the faults that a broken rule doesn't need")
 	trail = flag.Int("trail", 60, "how many lines of a broken run are shown")
 	logs  = flag.Bool("logs", false, "the managers' logs in the trace")
 )
@@ -37,7 +38,9 @@ func TestEveryRuleHoldsInEverySeed(t *testing.T) {
 			virtual += res.virtual
 			sum.add(res.stats)
 			if res.violation != nil {
-				s, res = shrink(t, s, res)
+				if *small {
+					s, res = shrink(t, s, res)
+				}
 				t.Errorf("%s\n%s", s.text(res.virtual), res.trace.last(*trail))
 			}
 		})
