@@ -316,6 +316,7 @@ func (w *world) end() {
 		}
 		w.run(w.now()+time.Hour, closed) // what is left then is for the bubble to complain about
 	}
+	w.run(w.now()+2*time.Second, make(chan struct{})) // an invalidation is its caller's: Close doesn't wait for it
 	w.settled()
 	if !w.stop {
 		w.check.ended()
