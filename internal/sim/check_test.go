@@ -329,7 +329,7 @@ func (c *checker) put(o *op, kind string, before, after state) {
 		c.w.violated("a version is one token", "%s is %s and %s", c.w.number(v), old, text)
 	}
 	t.texts[v] = text
-	if after.failure.version != "" {
+	if after.failure.version != "" && after.token.version != before.token.version {
 		c.w.violated("a token clears the failure", "%s is stored, and failure %s is there", c.w.number(v), c.w.number(after.failure.number))
 	}
 	if after.token.number != v {
@@ -643,7 +643,7 @@ func (c *checker) converged(call *call, stored state) {
 			w.number(stored.token.number), w.now()-call.begun+5*time.Second)
 	default:
 		// Where nothing is stored, what a replica has is as good as before.
-		if s := w.look(call.env); s.token.version != "" && call.token.Version > max(s.stored, s.token.number) && !w.clockMovedSince(0) {
+		if s := w.look(call.env); s.token.number > 0 && call.token.Version > max(s.stored, s.token.number) && !w.clockMovedSince(0) {
 			w.violated("all converge", "%s has %s, though %s is the last that Redis knows of", r.name, w.number(call.token.Version),
 				w.number(max(s.stored, s.token.number)))
 		}
