@@ -59,7 +59,8 @@ type known struct {
 	explicit   int           // calls of Refresh under way
 	explicitAt time.Duration // when the last one began
 	request    int
-	begun      bool // a version was issued to it, and not used yet
+	begun      bool   // a version was issued to it, and not used yet
+	lease      string // with which
 	aloneAt    time.Duration
 	lastError  string
 	needless   string // why its attempt shouldn't have been made
@@ -443,7 +444,7 @@ func (c *checker) delivered(o *op, reply any) {
 			k.learnDropped(text(2), o.executed)
 		}
 	case kindOf(reply) == "issued":
-		k.begun = true
+		k.begun, k.lease = true, o.args[len(o.args)-3]
 	case o.what == "invalidate" && kindOf(reply) == "dropped":
 		v, _ := l[1].(string)
 		k.learnDropped(number(v), o.executed)
@@ -453,6 +454,13 @@ func (c *checker) delivered(o *op, reply any) {
 func (k *known) learnDropped(v store.Version, at time.Duration) {
 	if v > k.dropped {
 		k.dropped, k.droppedAt = v, at
+	}
+}
+
+// arrived notes what a replica is about to do: a version whose lease it gives back isn't used any more.
+func (c *checker) arrived(o *op) {
+	if k := o.r.known[o.about]; o.what == "release" && k != nil && slices.Contains(o.args, k.lease) {
+		k.begun = false
 	}
 }
 

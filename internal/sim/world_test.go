@@ -131,6 +131,7 @@ func (w *world) admit() {
 		o.n = o.r.asked[key]
 		o.r.asked[key]++
 		o.rng = w.draw(fmt.Sprint(o.r.number, " ", key, " ", o.n))
+		w.check.arrived(o)
 		o.r.admit(o)
 	}
 }
