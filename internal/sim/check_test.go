@@ -644,6 +644,8 @@ func (c *checker) converged(call *call, stored state) {
 	case !call.settled:
 		w.violated("all converge", "%s waits for %s", r.name, call.env)
 	case call.err != nil && w.setup.oldRefused && r.secret == "old":
+	case call.err != nil && w.setup.mood.same && w.setup.mood.life <= 12*time.Second:
+		// What is given once more has so little life left that it may be over on arrival.
 	case call.err != nil:
 		w.violated("all converge", "%s gets no token for %s after %v of peace: %v", r.name, call.env, w.setup.convergence(), call.err)
 	case call.token.Version < stored.token.number:

@@ -530,6 +530,7 @@ func planted(rng *rand.Rand, s *setup) (string, func(*world)) {
 func (w *world) heal() {
 	w.say("☀ peace")
 	w.peace = true
+	w.redisTrouble() // until now
 	w.weather = weather{fastest: w.weather.fastest, slowest: w.weather.slowest}
 	w.site.mood = w.setup.mood
 	w.site.mood.lost, w.site.mood.slowest = 0, min(w.site.mood.slowest, time.Second)
