@@ -31,7 +31,7 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	e.log.Warn("refreshed without Redis", "outcome", "alone", "took_ms", took.Milliseconds())
 	t := e.newToken(reply, store.Issue{At: start}, life, took)
 	e.mu.Lock()
-	e.publishLocked(e.newSnapshot(t, at+life), at, func(*snapshot) bool { return false })
+	e.publishLocked(e.newSnapshot(t, at+life), at, notLost)
 	e.mu.Unlock()
 	return f.serveOwn(t)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -113,9 +114,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	switch {
 	case err == nil:
 		a.log.Info("refreshed", "outcome", "stored")
-		s := e.newSnapshot(t, sent+min(ttl, life))
-		s.stored = s.published
-		a.publish(s, sent)
+		a.publish(e.newStoredSnapshot(t, sent+min(ttl, life)), sent)
 		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.log.Info("the token came too late", "outcome", "obsolete", "error", err)
@@ -218,27 +217,26 @@ func passes(err error) bool {
 	if !answered {
 		return true
 	}
-	for _, prefix := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "BUSY"} {
-		if redis.HasErrorPrefix(answer, prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(
+		[]string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "BUSY"},
+		func(prefix string) bool { return redis.HasErrorPrefix(answer, prefix) },
+	)
 }
 
 // putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try. At first it
-// keeps the lease: whoever took that meanwhile would ask the endpoint for what has been fetched.
+// keeps the lease, but not beyond the instant until: whoever took it meanwhile would ask the endpoint for what has been
+// fetched.
 func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, until time.Duration) {
-	e, longest := a.env, time.Second
+	e, keeping, longest := a.env, true, time.Second
 	defer func() { a.release(ctx) }() // a second release does nothing
 	for pause := 250 * time.Millisecond; e.m.now() < a.at+life; pause = min(2*pause, longest) {
-		if longest == time.Second && e.m.now() >= until {
+		if keeping && e.m.now() >= until {
 			a.release(ctx)
-			longest = 5 * time.Second
+			keeping, longest = false, 5*time.Second
 		}
 		closing := false
 		next := pause
-		if longest == time.Second {
+		if keeping {
 			next = min(pause, until-e.m.now())
 		}
 		timer := time.NewTimer(next)
@@ -251,10 +249,9 @@ func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, un
 		sent := e.m.now()
 		ttl, err := e.m.store.Put(ctx, e.name, a.issue, life, t)
 		if err == nil {
-			s := e.newSnapshot(t, sent+min(ttl, life))
-			s.stored = s.published
+			s := e.newStoredSnapshot(t, sent+min(ttl, life))
 			e.mu.Lock()
-			e.publishLocked(s, sent, func(*snapshot) bool { return false })
+			e.publishLocked(s, sent, notLost)
 			e.mu.Unlock()
 		}
 		if !isUnknown(err) {

@@ -177,10 +177,7 @@ func (f *flight) leaveLocked(a ask) {
 			f.explicits--
 		}
 		f.lessenLocked()
-		select {
-		case f.poke <- struct{}{}: // what others wait for may have been decided long ago
-		default:
-		}
+		f.wake() // what others wait for may have been decided long ago
 	}
 	f.endUnwantedLocked()
 }
@@ -310,9 +307,14 @@ func (f *flight) failLocked(err error, v Version, hold time.Duration) {
 
 func (e *Env) pokeLocked() {
 	if e.flight != nil {
-		select {
-		case e.flight.poke <- struct{}{}:
-		default:
-		}
+		e.flight.wake()
+	}
+}
+
+// wake ends the flight's wait, or keeps it from waiting the next time.
+func (f *flight) wake() {
+	select {
+	case f.poke <- struct{}{}:
+	default:
 	}
 }

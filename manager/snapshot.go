@@ -34,6 +34,13 @@ func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
 	return s
 }
 
+// newStoredSnapshot makes a snapshot of a token that is known to stand in Redis.
+func (e *Env) newStoredSnapshot(t *Token, expires time.Duration) *snapshot {
+	s := e.newSnapshot(t, expires)
+	s.stored = s.published
+	return s
+}
+
 // draw is a number in [0, 1), once for a token and replica: drawn anew at every look, it would collapse the spread.
 func draw(replica string, v Version) float64 {
 	h := fnv.New64a()
@@ -64,9 +71,7 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 			// A failover may forget that it was stored, and not that it was issued.
 			return sent > s.published && r.Mark.Issued < s.token.Version || sent > s.stored && r.Mark.Stored < s.token.Version
 		}
-		s := e.newSnapshot(r.Token, sent+min(r.TTL, r.Token.Life()))
-		s.stored = s.published
-		e.publishLocked(s, sent, lost)
+		e.publishLocked(e.newStoredSnapshot(r.Token, sent+min(r.TTL, r.Token.Life())), sent, lost)
 	}
 	if sent >= e.suspectedAt {
 		e.clearSuspicionLocked()
@@ -129,6 +134,9 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 		e.tellLocked()
 	}
 }
+
+// notLost is for [Env.publishLocked]: whatever is known here, Redis's history isn't in question.
+func notLost(*snapshot) bool { return false }
 
 // tellLocked wakes all who wait for a token that can be used.
 func (e *Env) tellLocked() {

@@ -30,8 +30,6 @@ func later(e *Env) time.Duration {
 	}
 }
 
-func notLost(*snapshot) bool { return false }
-
 // A read that was sent before a late store, and answered after another has seen it, shows no lost history.
 func TestAReadFromBeforeALateStoreTakesNothingBack(t *testing.T) {
 	e := quietEnv(t)

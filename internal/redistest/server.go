@@ -97,8 +97,8 @@ func start(config []string, sentinel bool) (*Server, error) {
 }
 
 // watchdog runs the server until standard input ends, which happens when the test binary does, however that ends. Its
-// arguments are the configuration file, the server's directory and, for a Sentinel, --sentinel. It ignores SIGHUP, which the kernel sends to a process
-// group that loses its parent while one of it is stopped.
+// arguments are the configuration file, the server's directory and, for a Sentinel, --sentinel. It ignores SIGHUP, which
+// the kernel sends to a process group that loses its parent while one of it is stopped.
 const watchdog = `trap '' HUP
 redis-server "$0" $2 >/dev/null 2>"$1/stderr" & pid=$!
 echo $pid
@@ -159,8 +159,8 @@ func (s *Server) launch(conf, dir, mode string) error {
 	return err
 }
 
-// ready waits until the server's own log says, by the sign, that it serves: a connection might be answered by another server, or
-// refused for want of a password.
+// ready waits until the server's own log says, by the sign, that it serves: a connection might be answered by another
+// server, or refused for want of a password.
 func ready(dir, sign string) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

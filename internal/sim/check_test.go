@@ -29,12 +29,11 @@ type stats struct{ calls, asks, commands, stored, failures, served int }
 
 // truth is what is known of an environment.
 type truth struct {
-	issuedBy  map[store.Version]*issue // versions, since Redis last lost its history
-	texts     map[store.Version]string // of what each version is
-	stored    map[store.Version]bool   // whether it ever stood in Redis
-	failures  map[store.Version]time.Duration
-	dropped   store.Version // the highest invalidation there ever was
-	droppedAt time.Duration
+	issuedBy map[store.Version]*issue // versions, since Redis last lost its history
+	texts    map[store.Version]string // of what each version is
+	stored   map[store.Version]bool   // whether it ever stood in Redis
+	failures map[store.Version]time.Duration
+	dropped  store.Version // the highest invalidation there ever was
 }
 
 // An issue is a version with its attempt.
@@ -188,7 +187,7 @@ func (c *checker) executed(o *op, reply any, before, after state) {
 		c.failed(o, kind, before, after)
 	case "invalidate":
 		if kind == "dropped" {
-			t.dropped, t.droppedAt = max(t.dropped, after.dropped), c.w.now()
+			t.dropped = max(t.dropped, after.dropped)
 			if after.token.version != "" && after.token.number <= after.dropped {
 				c.w.violated("an invalidated token is deleted", "%s is still there", c.w.number(after.token.number))
 			}

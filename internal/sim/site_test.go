@@ -46,7 +46,6 @@ type issued struct {
 	at, end time.Duration // by the site's clock
 	life    time.Duration
 	revoked bool
-	by      string
 }
 
 func newSite(w *world) *site {
@@ -147,14 +146,14 @@ func (s *site) answer(o *op) any {
 	case m.bad:
 		return &endpoint.Error{Code: endpoint.CodeBadReply, Status: 200, Message: "no token in it"}
 	}
-	t := s.give(o.about, o.r.config, o.r.name, o.rng)
+	t := s.give(o.about, o.r.config, o.rng)
 	return &manager.Reply{
 		AccessToken: manager.NewSecret(t.text), TokenType: "Bearer", ExpiresIn: (t.end - s.now()).Truncate(time.Second),
 	}
 }
 
 // give issues a token, or gives the current one again.
-func (s *site) give(env, config, by string, rng *rand.Rand) *issued {
+func (s *site) give(env, config string, rng *rand.Rand) *issued {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := env + " " + config
@@ -164,7 +163,7 @@ func (s *site) give(env, config, by string, rng *rand.Rand) *issued {
 	}
 	life := s.mood.life.Truncate(time.Second) + time.Duration(rng.IntN(2))*time.Second
 	t := &issued{
-		text: fmt.Sprintf("%s-%s-%d", env, config, len(s.tokens)+1), env: env, config: config, by: by,
+		text: fmt.Sprintf("%s-%s-%d", env, config, len(s.tokens)+1), env: env, config: config,
 		at: s.now(), end: s.now() + life, life: life,
 	}
 	if s.mood.revokes && old != nil {

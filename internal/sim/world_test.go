@@ -204,16 +204,13 @@ func (w *world) violated(rule, format string, args ...any) {
 		return
 	}
 	w.stop = true
-	v := &violation{rule: rule, text: fmt.Sprintf(format, args...), at: w.now()}
+	v := &violation{rule: rule, text: fmt.Sprintf(format, args...)}
 	w.trace.add(w.now(), "✗ "+v.rule+": "+v.text)
 	w.check.first = v
 }
 
 // A violation is a broken rule.
-type violation struct {
-	rule, text string
-	at         time.Duration
-}
+type violation struct{ rule, text string }
 
 // A result is what a run brought.
 type result struct {
