@@ -117,9 +117,21 @@ func (e *WaitError) Error() string {
 func (e *WaitError) Unwrap() error { return e.Err }
 
 // A ConflictError says that the stored token is of another configuration, while this replica has one that it can use. It
-// ends a refresh behind the callers; no caller gets it.
+// ends a refresh behind the callers; of them only those of [Env.TokenFor] get it.
 type ConflictError struct{ Environment string }
 
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("onetoken: %s: the stored token is of another configuration (a deploy under way, or two services in one namespace)", e.Environment)
+}
+
+// A LifeError says that a token's life is too short for what [Env.TokenFor] was asked for, so that a new one wouldn't do
+// either.
+type LifeError struct {
+	Environment string
+	Asked       time.Duration // the life that was asked for
+	Most        time.Duration // the most that can be asked for
+}
+
+func (e *LifeError) Error() string {
+	return fmt.Sprintf("onetoken: %s: no token has %v left to live: ask for %v at most", e.Environment, e.Asked, e.Most)
 }

@@ -16,6 +16,7 @@ type ask struct {
 	called     time.Duration // when that was called
 	background bool          // nobody waits for it
 	rejected   bool          // a 401 is the reason
+	longer     bool          // the life that is left of the usable one is
 }
 
 // A flight is a replica's one way to a new token of an environment, shared by all who wait for it. It runs in a goroutine
@@ -129,11 +130,12 @@ func (a ask) merge(b ask) ask {
 		called:     max(a.called, b.called),
 		background: a.background || b.background,
 		rejected:   a.rejected || b.rejected,
+		longer:     a.longer || b.longer,
 	}
 }
 
 // special reports whether a is for more than any usable token.
-func (a ask) special() bool { return a.explicit || a.rejected }
+func (a ask) special() bool { return a.explicit || a.rejected || a.longer }
 
 // startLocked starts a flight for a. After Close its result is ErrClosed.
 func (e *Env) startLocked(a ask) *flight {

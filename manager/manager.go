@@ -178,6 +178,15 @@ func (m *Manager) Token(ctx context.Context, env string) (*Token, error) {
 	return e.Token(ctx)
 }
 
+// TokenFor returns a token of env with at least a life of left ahead of it: see [Env.TokenFor].
+func (m *Manager) TokenFor(ctx context.Context, env string, left time.Duration) (*Token, error) {
+	e, err := m.Env(env)
+	if err != nil {
+		return nil, err
+	}
+	return e.TokenFor(ctx, left)
+}
+
 // Refresh returns a new token of env: see [Env.Refresh].
 func (m *Manager) Refresh(ctx context.Context, env string) (*Token, error) {
 	e, err := m.Env(env)

@@ -204,11 +204,9 @@ func splitQuoted(s string) []string {
 	return append(items, s[start:])
 }
 
-// How old a version must be before a 401 has it replaced.
-const (
-	rejectAge  = 30 * time.Second // or
-	rejectPart = 10               // a tenth of its life, if that is less
-)
+// replaceableAge is how old a token must be before something other than its age, a 401 or a caller who needs it for longer,
+// has it replaced: 30 s, or a tenth of its life if that is less.
+func replaceableAge(life time.Duration) time.Duration { return min(30*time.Second, life/10) }
 
 // replace returns a usable token above the one that a resource server rejected, or nil where there is none to be had now:
 // the version is too young, was asked about before, or the endpoint fails. A backoff counts.
@@ -250,7 +248,7 @@ func (e *Env) rejectLocked(t *Token) (ask, bool) {
 	if s == nil || s.token.Version != t.Version {
 		return a, s == nil // gone or replaced meanwhile: any newer one will do
 	}
-	if e.m.now()-(s.expires-t.Life()) < min(rejectAge, t.Life()/rejectPart) {
+	if e.m.now()-(s.expires-t.Life()) < replaceableAge(t.Life()) {
 		return a, false
 	}
 	if e.rejected == t.Version && t.Version != 0 {

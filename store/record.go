@@ -83,10 +83,22 @@ var readArgs = []any{
 // The only errors are those of the client, as a *[StatusError].
 func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	k := s.Keys(env)
-	reply, err := s.run(ctx, env, readScript, "read", 8, []string{k.Token, k.Mark, k.Failure, k.Lock}, readArgs...)
+	reply, err := s.run(ctx, env, readScript, "read", readReply, k.read(), readArgs...)
 	if err != nil {
 		return nil, err
 	}
+	return s.decode(env, reply), nil
+}
+
+// readReply is the number of elements of the read script's reply.
+const readReply = 8
+
+// read are the keys of the read script.
+func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lock} }
+
+// decode reads a reply of the read script.
+func (s *Store) decode(env string, reply []any) *Record {
+	k := s.Keys(env)
 	now := time.UnixMicro(number(reply, 0)).UTC()
 	mark := list(reply, 3)
 	r := &Record{
@@ -98,9 +110,11 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	r.tokenRaw = token.text(fieldVersion)
 	r.TTL = milliseconds(number(reply, 2))
 	if !token.missing() {
-		r.Token, err = s.decodeToken(env, token, r.TTL)
+		t, err := s.decodeToken(env, token, r.TTL)
 		if err != nil {
 			r.TokenErr = &UnreadableError{Key: k.Token, Reason: err.Error()}
+		} else {
+			r.Token = t
 		}
 	}
 	if r.Token == nil {
@@ -111,7 +125,7 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	if !failure.missing() && number(reply, 5) > 0 {
 		r.Failure = decodeFailure(failure) // an unreadable one binds nobody and is replaced by the next
 	}
-	return r, nil
+	return r
 }
 
 // milliseconds is a PTTL as a duration: Redis counts further than that does.

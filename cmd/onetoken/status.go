@@ -1,18 +1,16 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/onetoken/onetoken/internal/overview"
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager"
-	"github.com/onetoken/onetoken/store"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -27,7 +25,12 @@ Never a token. Without a file, with --redis-url alone, an environment is judged 
 			if err != nil {
 				return err
 			}
-			rows, err := o.statuses(cmd.Context(), args)
+			view := overview.New(o.store, o.manager)
+			names, err := view.Choose(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			rows, err := view.Rows(cmd.Context(), names)
 			if err != nil {
 				return err
 			}
@@ -42,77 +45,6 @@ Never a token. Without a file, with --redis-url alone, an environment is judged 
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "exit 1 where one of the environments isn't usable")
 	return cmd
-}
-
-// statuses returns a row for each of names, or for all there are.
-func (o *opened) statuses(ctx context.Context, names []string) ([]manager.Status, error) {
-	names, err := o.choose(ctx, names)
-	if err != nil {
-		return nil, err
-	}
-	rows := make([]manager.Status, 0, len(names)) // an empty list is [] in JSON
-	for _, env := range names {
-		row, err := o.status(ctx, env)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
-	}
-	return rows, nil
-}
-
-func (o *opened) status(ctx context.Context, env string) (manager.Status, error) {
-	if _, ok := o.file.Environments[env]; ok {
-		return o.manager.Status(ctx, env)
-	}
-	record, err := o.store.Read(ctx, env)
-	if err != nil {
-		return manager.Status{}, err
-	}
-	return manager.StatusOf(env, record), nil
-}
-
-// choose returns the names that are asked for, each once, or all known ones. Redis is searched only where the file doesn't
-// tell: a search walks through all of its keys.
-func (o *opened) choose(ctx context.Context, names []string) ([]string, error) {
-	inFile := func(env string) bool { _, ok := o.file.Environments[env]; return ok }
-	if len(names) > 0 && !slices.ContainsFunc(names, func(env string) bool { return !inFile(env) }) {
-		return unique(names), nil
-	}
-	for _, env := range names {
-		if err := store.CheckName(env); err != nil {
-			return nil, err
-		}
-	}
-	known, err := o.store.Environments(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for env := range o.file.Environments {
-		known = append(known, env)
-	}
-	slices.Sort(known)
-	known = slices.Compact(known)
-	if len(names) == 0 {
-		return known, nil
-	}
-	for _, env := range names {
-		if o.manager != nil && !slices.Contains(known, env) {
-			return nil, &manager.UnknownEnvironmentError{Environment: env, Known: known}
-		}
-	}
-	return unique(names), nil
-}
-
-// unique returns names in their order, each once.
-func unique(names []string) []string {
-	var list []string
-	for _, name := range names {
-		if !slices.Contains(list, name) {
-			list = append(list, name)
-		}
-	}
-	return list
 }
 
 func unusable(rows []manager.Status) []string {

@@ -183,16 +183,20 @@ func (f *File) Client() (redis.UniversalClient, error) {
 	return redisclient.New(f.Redis)
 }
 
-// Manager returns a manager of the configured environments on rdb. An error about a setting is an [*Error] that says where
-// it stands.
-func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger) (*manager.Manager, error) {
-	m, err := manager.New(manager.Config{
+// Manager returns a manager of the configured environments on rdb, after the changes to what the file says, if any. An error
+// about a setting is an [*Error] that says where it stands.
+func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (*manager.Manager, error) {
+	c := manager.Config{
 		Redis:        rdb,
 		Environments: f.Environments,
 		Namespace:    f.Namespace,
 		Replica:      f.Replica,
 		Logger:       logger,
-	})
+	}
+	for _, change := range changes {
+		change(&c)
+	}
+	m, err := manager.New(c)
 	return m, f.locate(err)
 }
 

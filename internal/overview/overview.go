@@ -1,0 +1,125 @@
+// Package overview reads what Redis holds of many environments: of those that are configured and those that are only found
+// there.
+package overview
+
+import (
+	"context"
+	"slices"
+
+	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/store"
+)
+
+// An Overview reads one namespace. It is safe for concurrent use.
+type Overview struct {
+	store      *store.Store
+	manager    *manager.Manager // nil where nothing is configured
+	configured map[string]bool
+}
+
+// New returns an Overview of s. The environments of m, which may be nil, are judged by their own policy and configuration,
+// others by the default policy.
+func New(s *store.Store, m *manager.Manager) *Overview {
+	o := &Overview{store: s, manager: m, configured: map[string]bool{}}
+	if m != nil {
+		for _, name := range m.Environments() {
+			o.configured[name] = true
+		}
+	}
+	return o
+}
+
+// Configured reports whether env is configured here.
+func (o *Overview) Configured(env string) bool { return o.configured[env] }
+
+// Names returns the names of all environments, sorted: the configured ones and those with any key in Redis. That walks
+// through all of Redis's keys, with SCAN; ctx bounds it. The error is a *[store.StatusError].
+func (o *Overview) Names(ctx context.Context) ([]string, error) {
+	names, err := o.store.Environments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name := range o.configured {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// Choose returns the names that are asked for, each once and in their order, or all known ones where none is. Redis is
+// searched only where the configuration doesn't tell. Errors: a *[manager.UnknownEnvironmentError], one that wraps
+// [store.ErrName], a *[store.StatusError].
+func (o *Overview) Choose(ctx context.Context, names []string) ([]string, error) {
+	if len(names) > 0 && !slices.ContainsFunc(names, func(env string) bool { return !o.configured[env] }) {
+		return unique(names), nil
+	}
+	for _, env := range names {
+		if err := store.CheckName(env); err != nil {
+			return nil, err
+		}
+	}
+	known, err := o.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return known, nil
+	}
+	for _, env := range names {
+		if o.manager != nil && !slices.Contains(known, env) {
+			return nil, &manager.UnknownEnvironmentError{Environment: env, Known: known}
+		}
+	}
+	return unique(names), nil
+}
+
+// unique returns names in their order, each once.
+func unique(names []string) []string {
+	seen := make(map[string]bool, len(names))
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		before := seen[name]
+		seen[name] = true
+		return before
+	})
+}
+
+// Rows returns a row for each of names, in their order, read a few hundred in each round trip. Errors: a
+// *[manager.RedisError], a *[store.StatusError], one that wraps [store.ErrName].
+func (o *Overview) Rows(ctx context.Context, names []string) ([]manager.Status, error) {
+	var ours, others []string
+	for _, name := range names {
+		if o.configured[name] {
+			ours = append(ours, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	var found []manager.Status
+	if len(ours) > 0 {
+		var err error
+		if found, err = o.manager.Statuses(ctx, ours); err != nil {
+			return nil, err
+		}
+	}
+	records, err := o.store.ReadMany(ctx, others)
+	if err != nil {
+		return nil, err
+	}
+	for i, record := range records {
+		found = append(found, manager.StatusOf(others[i], record))
+	}
+	return inOrder(found, names), nil
+}
+
+// inOrder sorts rows as names are: never nil, so that it is a list in JSON.
+func inOrder(rows []manager.Status, names []string) []manager.Status {
+	place := make(map[string]int, len(names))
+	for i, name := range names {
+		place[name] = i
+	}
+	sorted := make([]manager.Status, len(names))
+	for _, row := range rows {
+		sorted[place[row.Environment]] = row
+	}
+	return sorted
+}

@@ -1,0 +1,71 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/internal/redistest"
+	"github.com/onetoken/onetoken/store"
+)
+
+// A server that doesn't know the script yet, more environments than fit in one round trip, and the order of the names.
+func TestReadManyIsReadForEach(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		s, err := store.New(rdb, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		envs := make([]string, 600)
+		for i := range envs {
+			envs[i] = fmt.Sprintf("env-%03d", (i*7)%600)
+			if i%2 == 0 {
+				if _, err := s.Invalidate(t.Context(), envs[i], store.Version(i+1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		records, err := s.ReadMany(t.Context(), envs)
+		if err != nil || len(records) != len(envs) {
+			t.Fatalf("got %d records, %v", len(records), err)
+		}
+		for i, r := range records {
+			want := store.Version(0)
+			if i%2 == 0 {
+				want = store.Version(i + 1)
+			}
+			if r.Mark.Dropped != want {
+				t.Fatalf("%s: dropped %d, want %d", envs[i], r.Mark.Dropped, want)
+			}
+		}
+	})
+}
+
+func TestReadManyOfNothingAndOfNoName(t *testing.T) {
+	s, err := store.New(redistest.Mini(t), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if records, err := s.ReadMany(t.Context(), nil); err != nil || len(records) != 0 {
+		t.Errorf("got %d records, %v", len(records), err)
+	}
+	if _, err := s.ReadMany(t.Context(), []string{"prod", "a}b"}); !errors.Is(err, store.ErrName) {
+		t.Errorf("got %v, want ErrName", err)
+	}
+}
+
+func TestReadManyOfARedisThatIsAway(t *testing.T) {
+	s, err := store.New(redistest.NewClient(t, redistest.Options("127.0.0.1:1")), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status *store.StatusError
+	if records, err := s.ReadMany(t.Context(), []string{"prod"}); !errors.As(err, &status) || records != nil {
+		t.Errorf("got %v, %v; want a StatusError", records, err)
+	}
+}
