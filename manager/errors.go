@@ -133,5 +133,5 @@ type LifeError struct {
 }
 
 func (e *LifeError) Error() string {
-	return fmt.Sprintf("onetoken: %s: no token has %v left to live: ask for %v at most", e.Environment, e.Asked, e.Most)
+	return fmt.Sprintf("onetoken: %s: no token has %v left to live: ask for %v at most", e.Environment, e.Asked.Round(time.Millisecond), e.Most)
 }

@@ -18,31 +18,24 @@ func (e *Env) TokenFor(ctx context.Context, left time.Duration) (*Token, error) 
 		if err != nil {
 			return nil, err
 		}
-		a, tooMuch := e.askFor(t, left)
-		if tooMuch != nil {
-			return nil, tooMuch
+		s := e.snap.Load()
+		if s == nil || s.token != t {
+			continue // replaced meanwhile, and with it what is known of its end
 		}
-		if !a.longer {
+		if s.expires-e.m.now() >= left {
 			return t, nil
 		}
-		if t, err = e.await(ctx, a); err != nil {
+		if most := longestLeft(t); left > most {
+			return nil, &LifeError{Environment: e.name, Asked: left, Most: most}
+		}
+		if _, err := e.await(ctx, ask{above: t.Version, longer: true}); err != nil {
 			return nil, err
-		}
-		if a, err := e.askFor(t, left); err == nil && !a.longer {
-			return t, nil
 		}
 	}
 }
 
-// askFor returns what to ask for where t, the usable token, has less than that left: a newer one, unless that would not do.
-func (e *Env) askFor(t *Token, left time.Duration) (ask, error) {
-	rest := e.m.ExpiresIn(e.name, t)
-	if rest >= left {
-		return ask{}, nil
-	}
-	// Its life counts from before the request: that took a part of it, and will again.
-	if most := t.Life() - t.Took - replaceableAge(t.Life()); left > most {
-		return ask{}, &LifeError{Environment: e.name, Asked: left, Most: max(most, 0).Truncate(time.Second)}
-	}
-	return ask{above: t.Version, longer: true}, nil
+// longestLeft is the longest life that can be asked for, going by t. Its life counts from before the request, which took a
+// part of it, and will again.
+func longestLeft(t *Token) time.Duration {
+	return max(t.Life()-t.Took-replaceableAge(t.Life()), 0).Truncate(time.Millisecond)
 }

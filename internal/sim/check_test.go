@@ -58,8 +58,10 @@ type known struct {
 	explicit   int           // calls of Refresh under way
 	explicitAt time.Duration // when the last one began
 	request    int
-	begun      bool   // a version was issued to it, and not used yet
-	lease      string // with which
+	longer     int           // calls of TokenFor under way
+	left       time.Duration // the most that one of them has asked for
+	begun      bool          // a version was issued to it, and not used yet
+	lease      string        // with which
 	aloneAt    time.Duration
 	lastError  string
 	needless   string // why its attempt shouldn't have been made
@@ -254,6 +256,9 @@ func (c *checker) issued(o *op, reply any, before state) {
 	k.needless, k.tooEarly = c.needless(r, o.about, before), c.inBackoff(r, o.about, before)
 }
 
+// sooner is how much a reader's end of a token may be before the key's: a read's way, up to a second.
+const sooner = 1100 * time.Millisecond
+
 // needless says why an attempt that begins now has no reason, "" where it has one.
 func (c *checker) needless(r *replica, env string, s state) string {
 	k, w := r.known[env], c.w
@@ -262,6 +267,8 @@ func (c *checker) needless(r *replica, env string, s state) string {
 	case s.token.version == "", truth == nil, s.token.life <= 0, s.token.number <= k.dropped, truth.config != r.config, s.token.number <= s.dropped:
 		return ""
 	case k.explicit > 0, k.request > 0:
+		return ""
+	case k.longer > 0 && s.token.ttl <= k.left+sooner && s.token.life-s.token.ttl+sooner >= min(30*time.Second, s.token.life/10):
 		return ""
 	case s.token.ttl <= s.token.life/2+time.Second:
 		return ""
@@ -482,6 +489,9 @@ func (c *checker) begins(call *call) {
 		k.explicitAt = c.w.now()
 	case "request":
 		k.request++
+	case "longer":
+		call.left = time.Duration(r.rng.Int64N(int64(c.w.setup.mood.life)))
+		k.longer, k.left = k.longer+1, max(k.left, call.left)
 	case "invalidate":
 		if r.rng.IntN(2) == 0 && k.token != nil {
 			call.version = k.token.Version
@@ -507,8 +517,7 @@ func (c *checker) expects(r *replica, env string, k *known) *expectation {
 		return nil
 	}
 	margin := min(10*time.Second, max(t.Life()/10, time.Second), t.Life()/2)
-	// A reader's end is a read's way before the key's, and so may be up to a second sooner.
-	left := t.ExpiresAt.Sub(w.redisTime()) - margin - 1100*time.Millisecond
+	left := t.ExpiresAt.Sub(w.redisTime()) - margin - sooner
 	if left <= 0 {
 		return nil
 	}
@@ -534,6 +543,10 @@ func (c *checker) answered(call *call) {
 		k.explicit--
 	case "request":
 		k.request--
+	case "longer":
+		if k.longer--; k.longer == 0 {
+			k.left = 0
+		}
 	}
 	if call.ended > call.deadline {
 		w.violated("a call ends with its ctx", "%s's %s ended %v after its deadline", r.name, call.kind, call.ended-call.deadline)
@@ -571,6 +584,9 @@ func (c *checker) answeredWithToken(call *call, k *known) {
 	if left := truth.end - w.site.now() + w.clockSetBackSince(truth.at-w.site.ahead-w.setup.policy.EndpointTimeout); left <= 0 && w.now() > w.awakeAt {
 		w.violated("no token past its life", "%s got %s, which ended %v ago", r.name, truth.text, -left)
 	}
+	if left := truth.end - w.site.now() + w.clockSetBackSince(truth.at-w.site.ahead-w.setup.policy.EndpointTimeout) + w.now() - call.ended; left < call.left && w.now() > w.awakeAt {
+		w.violated("who needs a token for longer gets one", "%s got %s, which has %v left, for %v", r.name, truth.text, left, call.left)
+	}
 	if t.Version != 0 && t.Version <= call.dropped && !w.lostHistorySince(call.droppedAt) {
 		w.violated("no token after its invalidation is known", "%s got %s, and knew before that all up to %s is dropped", r.name,
 			w.number(t.Version), w.number(call.dropped))
@@ -605,6 +621,8 @@ func (c *checker) answeredWithError(call *call) {
 	var failed *manager.EndpointError
 	var redisAway *manager.RedisError
 	var waited *manager.WaitError
+	var short *manager.LifeError
+	var conflict *manager.ConflictError
 	switch {
 	case errors.As(call.err, &failed):
 		if failed.Code == "unreachable" && failed.ReportedBy != r.name && len(strings.Split(failed.ReportedBy, ",")) < 3 {
@@ -626,6 +644,11 @@ func (c *checker) answeredWithError(call *call) {
 			w.violated("only Close closes", "%s got %v", r.name, call.err)
 		}
 	case errors.Is(call.err, store.ErrImplausible):
+	case errors.As(call.err, &short):
+		if call.kind != "longer" || short.Asked != call.left || short.Most >= short.Asked {
+			w.violated("only what no token has is refused", "%s's %s for %v got %v", r.name, call.kind, call.left, call.err)
+		}
+	case errors.As(call.err, &conflict) && call.kind == "longer" && w.setup.oldConfigs > 0:
 	default:
 		w.violated("errors are known ones", "%s got %T: %v", r.name, call.err, call.err)
 	}
@@ -663,7 +686,7 @@ func (c *checker) converged(call *call, stored state) {
 func (c *checker) ended() {
 	for _, r := range c.w.fleet {
 		for env, k := range r.known {
-			if k.explicit > 0 || k.request > 0 {
+			if k.explicit > 0 || k.request > 0 || k.longer > 0 {
 				c.w.violated("every call ends", "%s still waits for %s", r.name, env)
 			}
 		}

@@ -64,6 +64,8 @@ var allMistakes = []mistake{
 		andAt: "m.now()-e.lastRead >= sweepEvery", andNew: "m.now()-e.lastRead >= 1000*sweepEvery",
 	},
 	{name: "a refresh outlives its caller", file: "manager/flight.go", old: "f.ask, f.lessened = f.base, true", new: "_ = f.base", andAt: "f.explicit, f.lessened = false, true", andNew: "_ = f.base"},
+	{name: "who needs a token for longer gets any", file: "manager/life.go", old: "s.expires-e.m.now() >= left", new: "s.expires-e.m.now() >= 0"},
+	{from: 60, name: "who needs a token for longer asks as often as he likes", file: "manager/life.go", old: "left > most {", new: "left > t.Life() {"},
 	{name: "a wait doesn't end with its ctx", file: "manager/flight.go", old: "		case <-ctx.Done():\n			return f.giveUp", new: "		case <-make(chan int):\n			return f.giveUp"},
 	{from: 58, name: "who goes alone goes as often as he likes", file: "manager/alone.go", old: "const aloneEvery = 10 * time.Second", new: "const aloneEvery = time.Millisecond"},
 }

@@ -168,7 +168,7 @@ func (r *replica) act() {
 type call struct {
 	id        int
 	p         *process
-	kind      string // "token", "refresh", "invalidate", "request"
+	kind      string // "token", "longer", "refresh", "invalidate", "request"
 	env       string
 	begun     time.Duration
 	deadline  time.Duration
@@ -176,6 +176,7 @@ type call struct {
 	droppedAt time.Duration   // and since when
 	after     *manager.Token  // what the replica had handed out before
 	ended     time.Duration
+	left      time.Duration   // that a "longer" is for
 	version   manager.Version // of an invalidation: which; 0: all
 	token     *manager.Token
 	err       error
@@ -196,6 +197,8 @@ func (r *replica) start(kind, env string, patience time.Duration) *call {
 		switch kind {
 		case "token":
 			c.token, c.err = p.manager.Token(ctx, env)
+		case "longer":
+			c.token, c.err = p.manager.TokenFor(ctx, env, c.left)
 		case "refresh":
 			c.token, c.err = p.manager.Refresh(ctx, env)
 		case "invalidate":

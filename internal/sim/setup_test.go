@@ -32,7 +32,7 @@ type setup struct {
 }
 
 // A mix is how often which call is made, out of 1000; the rest is Token.
-type mix struct{ refresh, invalidate, request int }
+type mix struct{ refresh, invalidate, request, longer int }
 
 func (m mix) pick(rng *rand.Rand) string {
 	switch n := rng.IntN(1000); {
@@ -42,6 +42,8 @@ func (m mix) pick(rng *rand.Rand) string {
 		return "invalidate"
 	case n < m.refresh+m.invalidate+m.request:
 		return "request"
+	case n < m.refresh+m.invalidate+m.request+m.longer:
+		return "longer"
 	}
 	return "token"
 }
@@ -85,6 +87,9 @@ func newSetup(seed uint64) setup {
 	if rng.IntN(6) == 0 { // callers who want a new token, and have gone before it comes
 		s.mix.refresh, s.patience, s.gap = 300, 400*time.Millisecond, 300*time.Millisecond
 		s.weather.slowest = 40 * time.Millisecond
+	}
+	if seed%7 == 4 { // callers who need a token for longer, in a part of the seeds, so that the others stay as they are
+		s.mix.longer = 200
 	}
 	s.mood.same, s.mood.revokes = rng.IntN(8) == 0, rng.IntN(8) == 0
 	kinds := faultKinds[:siteFaults]
