@@ -110,8 +110,7 @@ func TestTokenForObeysABackoffAndLeavesTheTokenAlone(t *testing.T) {
 		kit.Endpoint.SetDefault(mockendpoint.Reply{Status: 503})
 		for range 50 {
 			_, err = kit.Manager.TokenFor(t.Context(), managertest.Environment, 900*time.Second)
-			var failed *manager.EndpointError
-			if !errors.As(err, &failed) {
+			if _, ok := errors.AsType[*manager.EndpointError](err); !ok {
 				t.Fatalf("got %v, want an EndpointError", err)
 			}
 		}
