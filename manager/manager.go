@@ -50,6 +50,8 @@ type Manager struct {
 	subscribed atomic.Bool            // whether events arrive
 	looks      chan struct{}          // places for reads that nobody waits for
 
+	subscribedAt atomic.Int64 // the instant since when events arrive or don't
+
 	cancel context.CancelFunc // ends the watch
 	done   chan struct{}      // closed by Close
 	work   sync.WaitGroup     // every goroutine of the manager

@@ -13,6 +13,7 @@ type watcher struct{ m *Manager }
 // Subscribed has all in use read again: whatever was published until now may have been missed.
 func (w watcher) Subscribed(ok bool) {
 	w.m.subscribed.Store(ok)
+	w.m.subscribedAt.Store(int64(w.m.now()))
 	if !ok {
 		return
 	}

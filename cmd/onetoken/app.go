@@ -31,9 +31,15 @@ type app struct {
 	closers          []func() error
 }
 
+// logLevelOf is a command's annotation with its own default of --log-level.
+const logLevelOf = "log-level"
+
 // start checks the flags that all commands share.
-func (a *app) start() error {
+func (a *app) start(cmd *cobra.Command) error {
 	var level slog.Level
+	if own := cmd.Annotations[logLevelOf]; own != "" && !cmd.Flags().Changed("log-level") {
+		a.logLevel = own
+	}
 	known := []string{"debug", "info", "warn", "error"}
 	if !slices.Contains(known, a.logLevel) {
 		return fmt.Errorf("--log-level: %.40q is none of %s", a.logLevel, strings.Join(known, ", "))
