@@ -14,15 +14,17 @@ import (
 type dropIn struct {
 	id, secret digest // of the environment's own client
 	scopes     []string
-	targets    map[string][]string // the values of audience and of resource that the environment is configured with
+	targets    map[string][]digest // the values of audience and of resource that the environment is configured with
 }
 
 func newDropIn(e manager.Environment) dropIn {
-	d := dropIn{id: digestOf(e.ClientID), secret: digestOf(e.ClientSecret.Reveal()), scopes: e.Scopes, targets: map[string][]string{}}
+	d := dropIn{id: digestOf(e.ClientID), secret: digestOf(e.ClientSecret.Reveal()), scopes: e.Scopes, targets: map[string][]digest{}}
 	for _, name := range []string{"audience", "resource"} {
-		d.targets[name] = slices.Clone(e.Params[name])
+		for _, v := range e.Params[name] {
+			d.targets[name] = append(d.targets[name], digestOf(v))
+		}
 		if s, ok := e.SecretParams[name]; ok {
-			d.targets[name] = append(d.targets[name], s.Reveal())
+			d.targets[name] = append(d.targets[name], digestOf(s.Reveal()))
 		}
 	}
 	return d
@@ -97,7 +99,7 @@ func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2E
 func (d dropIn) checkTargets(q *tokenRequest) *oauth2Error {
 	for name, own := range d.targets {
 		for _, v := range q.form[name] {
-			if !slices.Contains(own, v) {
+			if !slices.ContainsFunc(own, digestOf(v).equal) {
 				return &oauth2Error{http.StatusBadRequest, "invalid_target", "the environment's token is for another " + name}
 			}
 		}

@@ -46,7 +46,7 @@ var (
 // fetch returns a token of e with the life that the request asks for. One that is at hand costs no context and no timer.
 func (a *Agent) fetch(r *http.Request, e *environment) (*manager.Token, *problem) {
 	if r.URL.RawQuery == "" {
-		if t, err := e.handle.Token(a.ended); err == nil {
+		if t, err := e.handle.Token(a.ended); err == nil { //nolint:contextcheck // a look, not a wait
 			return t, nil
 		}
 	}
