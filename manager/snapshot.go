@@ -66,7 +66,9 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	if r.TokenErr != nil {
 		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
 	}
-	if judge(r, e.policy, e.fingerprint) == usable {
+	what := judge(r, e.policy, e.fingerprint)
+	e.noteRead(r, what)
+	if what == usable {
 		lost := func(s *snapshot) bool {
 			// A failover may forget that it was stored, and not that it was issued.
 			return sent > s.published && r.Mark.Issued < s.token.Version || sent > s.stored && r.Mark.Stored < s.token.Version
@@ -130,6 +132,7 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 	if old == nil || old.suspect || old.token.Version != s.token.Version || s.token.Version == 0 {
 		// Not for what was known: a flight that waits for a newer token would be woken by its own read, and read again.
 		e.answer, e.local = nil, local{}
+		e.noteBackoff(0)
 		e.behindAt.Store(0)
 		e.tellLocked()
 	}
