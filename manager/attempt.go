@@ -134,7 +134,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.ends(outcomeObsolete, "")
-		e.fenced("token", err)
+		e.fenced(ctx, "token", err)
 		a.log.Info("the token came too late", "outcome", outcomeObsolete, "error", err)
 		return false
 	case errors.Is(err, store.ErrExpired):
@@ -202,7 +202,7 @@ func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, s
 			a.env.writes.ok(a.env)
 			break
 		}
-		a.env.storeFailed(err)
+		a.env.storeFailed(ctx, err)
 	}
 	return ttl, sent, err
 }
@@ -276,13 +276,13 @@ func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, un
 			e.mu.Unlock()
 		}
 		if !isUnknown(err) {
-			e.fenced("token", err)
+			e.fenced(ctx, "token", err)
 			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", a.issue.Version, "error", err)
 			e.writes.ok(e)
 			e.look()
 			return
 		}
-		e.storeFailed(err)
+		e.storeFailed(ctx, err)
 		if closing {
 			return
 		}
@@ -321,7 +321,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		"retry_at", answer.RetryAt, "error", answer)
 	if errors.Is(err, store.ErrOlder) && !local {
 		a.ends(outcomeObsolete, "")
-		e.fenced("failure", err)
+		e.fenced(ctx, "failure", err)
 		return false // something newer is there: that is the answer
 	}
 	e.noteBackoff(e.m.now() + answer.RetryAfter)
@@ -338,7 +338,7 @@ func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Dura
 	for n := 1; ; n++ {
 		recorded, now, err := a.env.m.store.Fail(ctx, a.env.name, f, backoff, keep)
 		if isUnknown(err) {
-			a.env.storeFailed(err)
+			a.env.storeFailed(ctx, err)
 		}
 		if n == writes || !isUnknown(err) {
 			return recorded, now, err
@@ -371,7 +371,7 @@ func (a *attempt) release(ctx context.Context) {
 		if errors.Is(err, lock.ErrLost) {
 			a.env.signals.LeaseLost(ctx)
 		} else {
-			a.env.storeFailed(err)
+			a.env.storeFailed(ctx, err)
 		}
 		a.log.Warn("the lease could not be released", "outcome", "release_failed", "error", err)
 	}

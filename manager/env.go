@@ -116,7 +116,7 @@ func (e *Env) Invalidate(ctx context.Context, v Version) (Version, error) {
 		return 0, &WaitError{Environment: e.name, Waiting: "for Redis", Err: context.Cause(ctx)}
 	}
 	if err != nil {
-		e.storeFailed(err)
+		e.storeFailed(ctx, err)
 		e.writes.failed(e, sent, err)
 		return 0, &RedisError{Environment: e.name, Err: err}
 	}

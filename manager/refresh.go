@@ -25,6 +25,7 @@ func (f *flight) run(ctx context.Context) {
 			}
 			continue
 		}
+		e.noteRead(ctx, r)
 		e.observe(r, sent)
 		if f.step(ctx, f.view(r, sent), &poll) {
 			e.lookIfHeardSince(sent)
@@ -176,7 +177,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 		return false // the flight has ended, which says nothing of Redis
 	}
 	e := f.env
-	e.storeFailed(err)
+	e.storeFailed(ctx, err)
 	f.waits("for Redis")
 	if !calls.failed(e, sent, err) {
 		f.wait(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))

@@ -136,8 +136,8 @@ func kindOf(err error) string {
 }
 
 // storeFailed counts a call of Redis that failed.
-func (e *Env) storeFailed(err error) {
-	e.signals.StoreError(context.Background(), operationOf(err), redisKind(err))
+func (e *Env) storeFailed(ctx context.Context, err error) {
+	e.signals.StoreError(ctx, operationOf(err), redisKind(err))
 }
 
 // operationOf is what was asked of Redis.
@@ -171,12 +171,12 @@ func redisKind(err error) string {
 }
 
 // fenced counts a write that was refused because of something newer, where it was.
-func (e *Env) fenced(record string, err error) {
+func (e *Env) fenced(ctx context.Context, record string, err error) {
 	switch {
 	case errors.Is(err, store.ErrOlder):
-		e.signals.FenceRejected(context.Background(), record, "older")
+		e.signals.FenceRejected(ctx, record, "older")
 	case errors.Is(err, store.ErrDropped):
-		e.signals.FenceRejected(context.Background(), record, "dropped")
+		e.signals.FenceRejected(ctx, record, "dropped")
 	}
 }
 
@@ -189,16 +189,17 @@ func (e *Env) noteEvent(ev store.Event) {
 
 // noteRead counts a token that can't be used here, and records how long another replica's, which an event has told of, took
 // to be known: from the endpoint's answer there to this read, by Redis's clock.
-func (e *Env) noteRead(r *store.Record, what verdict) {
-	switch t := r.Token; what {
+func (e *Env) noteRead(ctx context.Context, r *store.Record) {
+	switch t := r.Token; judge(r, e.policy, e.fingerprint) {
 	case foreign:
-		e.signals.Refused(context.Background(), "foreign")
+		e.signals.Refused(ctx, "foreign")
 	case unreadable:
-		e.signals.Refused(context.Background(), "unreadable")
+		e.signals.Refused(ctx, "unreadable")
 	case usable:
 		if e.heard.CompareAndSwap(int64(t.Version), 0) && t.RefreshedBy != e.m.replica {
-			e.m.signals.EventLag(min(r.Now.Sub(t.IssuedAt)-t.Took, t.Life()))
+			e.m.signals.EventLag(ctx, min(r.Now.Sub(t.IssuedAt)-t.Took, t.Life()))
 		}
+	case missing, dropped, expiring:
 	}
 }
 

@@ -66,9 +66,7 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	if r.TokenErr != nil {
 		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
 	}
-	what := judge(r, e.policy, e.fingerprint)
-	e.noteRead(r, what)
-	if what == usable {
+	if judge(r, e.policy, e.fingerprint) == usable {
 		lost := func(s *snapshot) bool {
 			// A failover may forget that it was stored, and not that it was issued.
 			return sent > s.published && r.Mark.Issued < s.token.Version || sent > s.stored && r.Mark.Stored < s.token.Version

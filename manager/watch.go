@@ -107,10 +107,11 @@ func (e *Env) readOnce(ctx context.Context) {
 	sent := e.m.now()
 	r, err := e.m.store.Read(ctx, e.name)
 	if err != nil {
-		e.storeFailed(err)
+		e.storeFailed(ctx, err)
 		e.reads.failed(e, sent, err)
 		return
 	}
+	e.noteRead(ctx, r)
 	e.observe(r, sent)
 }
 
@@ -134,7 +135,7 @@ func (m *Manager) tick(ctx context.Context) {
 		now, last := clocks{m.wall(), m.now()}, m.clocks.Load()
 		if parted := now.wall.Round(0).Sub(last.wall.Round(0)) - (now.mono - last.mono); parted > time.Second || parted < -time.Second {
 			m.log.Warn("the clocks have parted: a suspended machine or a stepped clock", "outcome", "clock", "by", parted)
-			m.signals.ClockStep()
+			m.signals.ClockStep(ctx)
 			m.suspectAll(parted)
 		}
 		if now.mono-last.mono > stall {

@@ -114,11 +114,11 @@ func (m *maker) histogram(name, what string, bounds metric.HistogramOption) metr
 }
 
 // ClockStep counts a wall clock that has parted from the monotonic one.
-func (s *Signals) ClockStep() { s.clockSteps.Add(context.Background(), 1) }
+func (s *Signals) ClockStep(ctx context.Context) { s.clockSteps.Add(ctx, 1) }
 
 // EventLag records how long after the endpoint's answer a token became known here that an event had told of.
-func (s *Signals) EventLag(d time.Duration) {
-	s.eventLag.Record(context.Background(), max(d, 0).Seconds())
+func (s *Signals) EventLag(ctx context.Context, d time.Duration) {
+	s.eventLag.Record(ctx, max(d, 0).Seconds())
 }
 
 // A Server is where the token endpoint is, for spans; Address is "" where that isn't known, as with a source of the
