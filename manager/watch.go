@@ -39,6 +39,7 @@ func (w watcher) Event(ev store.Event) {
 	}
 	e.mu.Unlock()
 	if !known {
+		e.noteEvent(ev)
 		e.hear(ev.Kind != store.EventFailed)
 	}
 }
@@ -107,9 +108,11 @@ func (e *Env) readOnce(ctx context.Context) {
 	sent := e.m.now()
 	r, err := e.m.store.Read(ctx, e.name)
 	if err != nil {
+		e.storeFailed(ctx, err)
 		e.reads.failed(e, sent, err)
 		return
 	}
+	e.noteRead(ctx, r)
 	e.observe(r, sent)
 }
 
@@ -133,6 +136,7 @@ func (m *Manager) tick(ctx context.Context) {
 		now, last := clocks{m.wall(), m.now()}, m.clocks.Load()
 		if parted := now.wall.Round(0).Sub(last.wall.Round(0)) - (now.mono - last.mono); parted > time.Second || parted < -time.Second {
 			m.log.Warn("the clocks have parted: a suspended machine or a stepped clock", "outcome", "clock", "by", parted)
+			m.signals.ClockStep(ctx)
 			m.suspectAll(parted)
 		}
 		if now.mono-last.mono > stall {
