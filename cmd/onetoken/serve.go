@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -10,7 +12,9 @@ import (
 
 	"github.com/onetoken/onetoken/internal/agent"
 	"github.com/onetoken/onetoken/internal/config"
+	"github.com/onetoken/onetoken/internal/metrics"
 	"github.com/onetoken/onetoken/internal/overview"
+	"github.com/onetoken/onetoken/manager"
 )
 
 // serveFlags win over the file's section agent.
@@ -96,7 +100,12 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 			return err
 		}
 	}
-	o, err := a.open(false)
+	exporter, err := metrics.New(metrics.Options{Version: thisBuild().Version, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, func() error { return exporter.Shutdown(context.WithoutCancel(ctx)) })
+	o, err := a.open(false, func(c *manager.Config) { c.MeterProvider = exporter.MeterProvider() })
 	if err != nil {
 		return err
 	}
@@ -105,7 +114,7 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 		Addresses: settings.Listen, AllowRemote: settings.AllowRemote, HasKey: settings.KeyFile != "",
 		TLSCert: settings.TLSCert, TLSKey: settings.TLSKey, ClientCA: settings.ClientCA, Log: a.log,
 	}
-	served, err := a.newAgent(o, settings, listen.Hosts())
+	served, err := a.newAgent(o, settings, listen.Hosts(), exporter.Handler())
 	if err != nil {
 		return serveError(err)
 	}
@@ -126,13 +135,14 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 }
 
 // newAgent makes the agent of an opened configuration.
-func (a *app) newAgent(o *opened, s config.Agent, hosts []string) (*agent.Agent, error) {
+func (a *app) newAgent(o *opened, s config.Agent, hosts []string, exported http.Handler) (*agent.Agent, error) {
 	options := agent.Options{
 		Manager:      o.manager,
 		Overview:     overview.New(o.store, o.manager).Cached(),
 		Environments: o.file.Environments,
 		KeyFile:      s.KeyFile,
 		Hosts:        slices.Concat(s.Hosts, hosts),
+		Metrics:      exported,
 		Log:          a.log,
 	}
 	for _, c := range s.Clients {

@@ -179,6 +179,10 @@ func methodNotAllowed(method string) http.HandlerFunc {
 		allow = "GET, HEAD"
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(allow, r.Method) { // below a path that others are registered at
+			notFound(w, r)
+			return
+		}
 		w.Header().Set("Allow", allow)
 		problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "this path takes " + allow}.send(w, r)
 	}
