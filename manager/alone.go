@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/onetoken/onetoken/manager/telemetry"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -18,9 +19,11 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	if ok, over := f.sendAlone(at); !ok {
 		return over
 	}
-	reply, failed := e.ask(context.WithoutCancel(ctx))
-	took := e.m.now() - at
+	ctx, signal := e.signals.StartRefresh(context.WithoutCancel(ctx), time.Now())
+	f.noteRefresh(signal.Context())
+	reply, took, failed := e.ask(ctx)
 	if failed != nil {
+		signal.End(ctx, outcomeFailed, telemetry.ErrorType(failed.Code))
 		e.mu.Lock()
 		attempt := e.local.attempt + 1
 		e.mu.Unlock()
@@ -28,7 +31,8 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 		return true
 	}
 	life := e.policy.life(reply.ExpiresIn)
-	e.log.Warn("refreshed without Redis", "outcome", "alone", "took_ms", took.Milliseconds())
+	signal.End(ctx, outcomeAlone, "")
+	e.log.Warn("refreshed without Redis", "outcome", outcomeAlone, "took_ms", took.Milliseconds())
 	t := e.newToken(reply, store.Issue{At: start}, life, took)
 	e.mu.Lock()
 	e.publishLocked(e.newSnapshot(t, at+life), at, notLost)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/manager/telemetry"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -21,6 +22,9 @@ type attempt struct {
 	lease  *lock.Lease
 	seen   *store.Record // the read that it is based on
 	log    *slog.Logger
+	signal telemetry.Refresh
+
+	outcome, kind string // how it ended and, of a failure, which
 
 	issue store.Issue
 	at    time.Duration // when the version was issued
@@ -38,21 +42,23 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 	var err error
 	a.issue, err = e.m.store.Issue(ctx, e.name, a.lease.Value(), a.seen)
 	if errors.Is(err, store.ErrLost) || errors.Is(err, store.ErrChanged) {
+		a.ends(outcomeOf(err), "")
 		return false
 	}
 	if err != nil {
+		a.ends(outcomeRedis, redisKind(err))
 		a.release(ctx) // before the pause: others may have more luck
 		return a.flight.redisFailed(ctx, &e.writes, a.at, err)
 	}
 	e.writes.ok(e)
+	a.signal.Issued(int64(a.issue.Version))
 	if ok, over := a.flight.send(a.plain); !ok {
+		a.ends(outcomeUnwanted, "")
 		return over // nobody wants it any more, or not now
 	}
 	// From here on it is finished, whoever goes, and though the lease be lost: the answer may be the only one there is.
 	ctx = context.WithoutCancel(ctx)
-	asked := e.m.now()
-	reply, failed := e.ask(ctx)
-	took := e.m.now() - asked
+	reply, took, failed := e.ask(ctx)
 	a.log = a.log.With("version", a.issue.Version, "took_ms", took.Milliseconds())
 	a.noteLostLease()
 	if failed != nil {
@@ -62,10 +68,19 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 }
 
 // ask asks the source, within the endpoint timeout.
-func (e *Env) ask(ctx context.Context) (*Reply, *endpoint.Error) {
+func (e *Env) ask(ctx context.Context) (reply *Reply, took time.Duration, failed *endpoint.Error) {
 	ctx, cancel := context.WithTimeout(ctx, e.policy.EndpointTimeout)
 	defer cancel()
-	return fetch(ctx, e.source)
+	ctx, request := e.signals.StartRequest(ctx)
+	asked := e.m.now()
+	reply, failed = fetch(ctx, e.source)
+	took = e.m.now() - asked
+	if failed != nil {
+		request.End(ctx, took, telemetry.ErrorType(failed.Code), failed.Status)
+	} else {
+		request.End(ctx, took, "", 0)
+	}
+	return reply, took, failed
 }
 
 // send marks the flight as one that doesn't end with its callers. It is not ok if the flight has ended, or if those have
@@ -113,17 +128,21 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	}
 	switch {
 	case err == nil:
-		a.log.Info("refreshed", "outcome", "stored")
+		a.ends(outcomeStored, "")
+		a.log.Info("refreshed", "outcome", outcomeStored)
 		a.publish(e.newStoredSnapshot(t, sent+min(ttl, life)), sent)
 		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
-		a.log.Info("the token came too late", "outcome", "obsolete", "error", err)
+		a.ends(outcomeObsolete, "")
+		e.fenced(ctx, "token", err)
+		a.log.Info("the token came too late", "outcome", outcomeObsolete, "error", err)
 		return false
 	case errors.Is(err, store.ErrExpired):
 		return a.failed(ctx, &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token's life was over on arrival, or too short to be used"})
 	default:
 		// Whether it is stored isn't known: the callers get it, and the write goes on until it is.
-		a.log.Warn("the token could not be stored yet", "outcome", "store_unknown", "error", err)
+		a.ends(outcomeUnknown, redisKind(err))
+		a.log.Warn("the token could not be stored yet", "outcome", outcomeUnknown, "error", err)
 		e.writes.failed(e, sent, err)
 		s := e.newSnapshot(t, a.at+life)
 		a.publish(s, a.at)
@@ -144,6 +163,7 @@ func (a *attempt) tooShort(life, expires time.Duration) (over bool) {
 		return false
 	}
 	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token was too near its end once it was stored"}
+	a.ends(outcomeFailed, failed.Code)
 	a.flight.failHere(failed, a.issue.Version, a.localAttempt())
 	return true
 }
@@ -155,7 +175,7 @@ func (f *flight) failHere(failed *endpoint.Error, v Version, attempt int) {
 		Environment: e.name, Code: failed.Code, Status: failed.Status, Message: failed.Message, Attempt: attempt,
 		RetryAfter: e.policy.backoff(failed.Code, attempt, failed.RetryAfter), Version: v, ReportedBy: e.m.replica, Err: failed.Err,
 	}
-	e.log.Warn("no token", "outcome", "failed", "version", v, "code", answer.Code, "error", answer)
+	e.log.Warn("no token", "outcome", outcomeFailed, "version", v, "code", answer.Code, "error", answer)
 	e.holdBack(answer, attempt)
 	f.fail(answer, 0, answer.RetryAfter)
 }
@@ -182,6 +202,7 @@ func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, s
 			a.env.writes.ok(a.env)
 			break
 		}
+		a.env.storeFailed(ctx, err)
 	}
 	return ttl, sent, err
 }
@@ -255,11 +276,13 @@ func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, un
 			e.mu.Unlock()
 		}
 		if !isUnknown(err) {
+			e.fenced(ctx, "token", err)
 			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", a.issue.Version, "error", err)
 			e.writes.ok(e)
 			e.look()
 			return
 		}
+		e.storeFailed(ctx, err)
 		if closing {
 			return
 		}
@@ -293,11 +316,15 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	if err == nil {
 		answer.RetryAt, answer.RetryAfter = recorded.RetryAt, min(recorded.RetryAt.Sub(now), backoff) // the clock may be set back
 	}
-	a.log.Warn("no token", "outcome", "failed", "code", f.Code, "status", f.Status, "attempt", f.Attempt,
+	a.ends(outcomeFailed, telemetry.ErrorType(f.Code))
+	a.log.Warn("no token", "outcome", outcomeFailed, "code", f.Code, "status", f.Status, "attempt", f.Attempt,
 		"retry_at", answer.RetryAt, "error", answer)
 	if errors.Is(err, store.ErrOlder) && !local {
+		a.ends(outcomeObsolete, "")
+		e.fenced(ctx, "failure", err)
 		return false // something newer is there: that is the answer
 	}
+	e.noteBackoff(e.m.now() + answer.RetryAfter)
 	if local || err != nil || endpoint.IsRefusal(f.Code) { // nobody else knows, or may not for long
 		e.holdBack(answer, f.Attempt)
 	}
@@ -310,6 +337,9 @@ func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Dura
 	keep := 2 * a.env.policy.longestOf(f.Code)
 	for n := 1; ; n++ {
 		recorded, now, err := a.env.m.store.Fail(ctx, a.env.name, f, backoff, keep)
+		if isUnknown(err) {
+			a.env.storeFailed(ctx, err)
+		}
 		if n == writes || !isUnknown(err) {
 			return recorded, now, err
 		}
@@ -332,11 +362,17 @@ func (e *Env) holdBack(err *EndpointError, attempt int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err}
+	e.noteBackoff(e.local.until)
 }
 
 // release gives the lease back, once.
 func (a *attempt) release(ctx context.Context) {
 	if err := a.lease.Release(ctx); err != nil {
+		if errors.Is(err, lock.ErrLost) {
+			a.env.signals.LeaseLost(ctx)
+		} else {
+			a.env.storeFailed(ctx, err)
+		}
 		a.log.Warn("the lease could not be released", "outcome", "release_failed", "error", err)
 	}
 }

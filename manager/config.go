@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/onetoken/onetoken/internal/secret"
 	"github.com/onetoken/onetoken/lock"
@@ -61,6 +63,12 @@ type Config struct {
 	Replica   string       // this process's name in Redis and in logs; default host:pid
 	Logger    *slog.Logger // default: nothing is logged
 	Codec     store.Codec  // seals secrets in Redis; default: they are stored as they are
+
+	// MeterProvider and TracerProvider take the signals that docs/signals.md describes. Default: those that the program
+	// has set by go.opentelemetry.io/otel, and nothing where it has set none. Managers with environments of the same name
+	// need providers of their own: their gauges would be one.
+	MeterProvider  metric.MeterProvider
+	TracerProvider trace.TracerProvider
 
 	// WallClock is this machine's clock, default [time.Now]. Nothing is decided by it but whether it and the monotonic
 	// clock have parted: a suspended machine, a stepped clock.

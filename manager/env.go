@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/internal/deadline"
+	"github.com/onetoken/onetoken/manager/telemetry"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -45,6 +46,11 @@ type Env struct {
 	looking     bool          // whether a read is under way that nobody waits for
 	lookAgain   bool
 	closed      bool
+
+	// For the signals alone, and by no mutex.
+	signals  *telemetry.Env
+	backsOff atomic.Int64 // the instant until when the endpoint is not asked after a failure, as far as it is known
+	heard    atomic.Int64 // the version of a token that an event has told of, until it is read
 }
 
 // answer is an error that is repeated, rather than looked for again, until an instant.
@@ -110,6 +116,7 @@ func (e *Env) Invalidate(ctx context.Context, v Version) (Version, error) {
 		return 0, &WaitError{Environment: e.name, Waiting: "for Redis", Err: context.Cause(ctx)}
 	}
 	if err != nil {
+		e.storeFailed(ctx, err)
 		e.writes.failed(e, sent, err)
 		return 0, &RedisError{Environment: e.name, Err: err}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // anyVersion is below every version.
@@ -33,12 +35,13 @@ type flight struct {
 	base       ask           // what is asked for beside callers who want more than any usable token
 	askedAt    time.Duration // since when that is asked for
 	waiters    int
-	special    int    // of them, those who want more
-	explicits  int    // of these, those who don't wait for a backoff to end
-	lessened   bool   // the last of either has left since it was decided what to do
-	sent       bool   // the request is under way: no end but its own
-	waitingFor string // for the error of a caller that gives up
-	result     *Token // set before done is closed, and so is err
+	special    int               // of them, those who want more
+	explicits  int               // of these, those who don't wait for a backoff to end
+	lessened   bool              // the last of either has left since it was decided what to do
+	sent       bool              // the request is under way: no end but its own
+	waitingFor string            // for the error of a caller that gives up
+	refresh    trace.SpanContext // of its last attempt
+	result     *Token            // set before done is closed, and so is err
 	err        error
 }
 
@@ -46,6 +49,14 @@ var errAbandoned = errors.New("onetoken: nobody waits for it any more")
 
 // await joins the environment's flight, or starts one, and returns what it brings.
 func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
+	t, err := e.join(ctx, a)
+	if err != nil {
+		e.signals.CallerError(ctx, kindOf(err))
+	}
+	return t, err
+}
+
+func (e *Env) join(ctx context.Context, a ask) (*Token, error) {
 	if ctx.Err() != nil {
 		return nil, &WaitError{Environment: e.name, Waiting: "for a token", Err: context.Cause(ctx)}
 	}
@@ -76,7 +87,11 @@ func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 		f.explicits++
 	}
 	e.mu.Unlock()
-	return f.waitFor(ctx, a)
+	ctx, wait := e.signals.StartWait(ctx)
+	t, err := f.waitFor(ctx, a)
+	outcome, kind := waited(err)
+	wait.End(ctx, outcome, kind, f.linked())
+	return t, err
 }
 
 // waitFor returns what the flight brings to a caller that has joined it with a. One that didn't ask for a refresh leaves

@@ -10,6 +10,7 @@ import (
 type health struct {
 	failing atomic.Bool  // for a look without the mutex
 	lastOK  atomic.Int64 // the instant of the last success
+	outage  outage
 
 	mu          sync.Mutex // guards what follows
 	since, last time.Duration
@@ -18,6 +19,8 @@ type health struct {
 // ok notes a success.
 func (h *health) ok(e *Env) {
 	h.lastOK.Store(int64(e.m.now()))
+	h.outage.over()
+	e.m.outage.over()
 	if h.failing.Load() && h.failing.Swap(false) {
 		e.log.Info("redis answers again", "outcome", "redis_back")
 	}
@@ -30,6 +33,8 @@ func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := e.m.now()
+	h.outage.goesOn(sent, now)
+	e.m.outage.goesOn(sent, now)
 	if !h.failing.Swap(true) {
 		h.since = max(sent, time.Duration(h.lastOK.Load())) // one call that hung is no outage if others succeeded meanwhile
 		e.log.Warn("redis fails", "outcome", "redis_away", "error", err)
@@ -38,4 +43,31 @@ func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 	}
 	h.last = now
 	return now-max(h.since, e.m.awakeSince(now)) >= outageGrace
+}
+
+// An outage is a row of calls of Redis that failed, for who reads the metrics: it is told by looking alone.
+type outage struct {
+	since atomic.Int64 // when the first was sent; 0: there is none
+	last  atomic.Int64 // when the last had failed
+}
+
+func (o *outage) over() {
+	if o.since.Load() != 0 {
+		o.since.Store(0)
+	}
+}
+
+func (o *outage) goesOn(sent, now time.Duration) {
+	o.since.CompareAndSwap(0, max(int64(sent), 1))
+	o.last.Store(int64(now))
+}
+
+// outageKnown is how long after its last sign an outage is believed to go on while events arrive, by which Redis answers:
+// what isn't asked for isn't tried again either.
+const outageKnown = time.Minute
+
+// lasts reports whether calls have been failing for the grace, and there is no sign that they would not now.
+func (o *outage) lasts(m *Manager, now time.Duration) bool {
+	since, last := time.Duration(o.since.Load()), time.Duration(o.last.Load())
+	return since != 0 && last-max(since, m.awakeSince(now)) >= outageGrace && (now-last < outageKnown || !m.subscribed.Load())
 }

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/lock"
+	"github.com/onetoken/onetoken/manager/telemetry"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -48,7 +49,13 @@ type Manager struct {
 	clocks     atomic.Pointer[clocks] // as they were compared last
 	awake      atomic.Int64           // the instant since when this process runs, as far as it was seen to have been stopped
 	subscribed atomic.Bool            // whether events arrive
+	outage     outage                 // of all calls of Redis
 	looks      chan struct{}          // places for reads that nobody waits for
+
+	subscribedAt atomic.Int64 // the instant since when events arrive or don't
+
+	signals   *telemetry.Signals
+	unobserve func() // ends the answers to who reads the metrics
 
 	cancel context.CancelFunc // ends the watch
 	done   chan struct{}      // closed by Close
@@ -84,6 +91,9 @@ func New(c Config) (*Manager, error) {
 	m.clocks.Store(&clocks{m.wall(), m.now()})
 	if err := m.configure(c); err != nil {
 		return nil, err
+	}
+	if err := m.observe(c); err != nil {
+		return nil, &ConfigError{Err: err}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
@@ -134,6 +144,7 @@ func (m *Manager) Close() error {
 		m.cancel()
 	}
 	m.mu.Unlock()
+	m.unobserve()
 	for _, name := range m.names {
 		m.envs[name].close()
 	}

@@ -25,6 +25,7 @@ func (f *flight) run(ctx context.Context) {
 			}
 			continue
 		}
+		e.noteRead(ctx, r)
 		e.observe(r, sent)
 		if f.step(ctx, f.view(r, sent), &poll) {
 			e.lookIfHeardSince(sent)
@@ -49,6 +50,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		f.wait(ctx, poll.shortly())
 	case stepFail:
 		failure := e.endpointError(r.Failure, r.Now)
+		e.noteBackoff(v.sent + failure.RetryAfter)
 		if endpoint.IsRefusal(failure.Code) {
 			e.holdBack(failure, failure.Attempt)
 		}
@@ -175,6 +177,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 		return false // the flight has ended, which says nothing of Redis
 	}
 	e := f.env
+	e.storeFailed(ctx, err)
 	f.waits("for Redis")
 	if !calls.failed(e, sent, err) {
 		f.wait(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
@@ -198,7 +201,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
 	f.waits("for the lease")
-	sent := e.m.now()
+	began, sent := time.Now(), e.m.now()
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
@@ -207,10 +210,14 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
 	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log, plain: plain}
+	ctx, a.signal = e.signals.StartRefresh(ctx, began)
+	f.noteRefresh(a.signal.Context())
+	a.signal.Event("lease acquired")
 	over = a.run(ctx)
 	if !a.kept {
 		a.release(ctx)
 	}
+	a.signal.End(ctx, a.outcome, a.kind)
 	if !over {
 		e.mu.Lock()
 		f.sent = false

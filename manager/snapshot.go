@@ -130,6 +130,7 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 	if old == nil || old.suspect || old.token.Version != s.token.Version || s.token.Version == 0 {
 		// Not for what was known: a flight that waits for a newer token would be woken by its own read, and read again.
 		e.answer, e.local = nil, local{}
+		e.noteBackoff(0)
 		e.behindAt.Store(0)
 		e.tellLocked()
 	}

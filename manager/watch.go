@@ -13,6 +13,7 @@ type watcher struct{ m *Manager }
 // Subscribed has all in use read again: whatever was published until now may have been missed.
 func (w watcher) Subscribed(ok bool) {
 	w.m.subscribed.Store(ok)
+	w.m.subscribedAt.Store(int64(w.m.now()))
 	if !ok {
 		return
 	}
@@ -38,6 +39,7 @@ func (w watcher) Event(ev store.Event) {
 	}
 	e.mu.Unlock()
 	if !known {
+		e.noteEvent(ev)
 		e.hear(ev.Kind != store.EventFailed)
 	}
 }
@@ -106,9 +108,11 @@ func (e *Env) readOnce(ctx context.Context) {
 	sent := e.m.now()
 	r, err := e.m.store.Read(ctx, e.name)
 	if err != nil {
+		e.storeFailed(ctx, err)
 		e.reads.failed(e, sent, err)
 		return
 	}
+	e.noteRead(ctx, r)
 	e.observe(r, sent)
 }
 
@@ -132,6 +136,7 @@ func (m *Manager) tick(ctx context.Context) {
 		now, last := clocks{m.wall(), m.now()}, m.clocks.Load()
 		if parted := now.wall.Round(0).Sub(last.wall.Round(0)) - (now.mono - last.mono); parted > time.Second || parted < -time.Second {
 			m.log.Warn("the clocks have parted: a suspended machine or a stepped clock", "outcome", "clock", "by", parted)
+			m.signals.ClockStep(ctx)
 			m.suspectAll(parted)
 		}
 		if now.mono-last.mono > stall {

@@ -31,9 +31,15 @@ type app struct {
 	closers          []func() error
 }
 
+// logLevelOf is a command's annotation with its own default of --log-level.
+const logLevelOf = "log-level"
+
 // start checks the flags that all commands share.
-func (a *app) start() error {
+func (a *app) start(cmd *cobra.Command) error {
 	var level slog.Level
+	if own := cmd.Annotations[logLevelOf]; own != "" && !cmd.Flags().Changed("log-level") {
+		a.logLevel = own
+	}
 	known := []string{"debug", "info", "warn", "error"}
 	if !slices.Contains(known, a.logLevel) {
 		return fmt.Errorf("--log-level: %.40q is none of %s", a.logLevel, strings.Join(known, ", "))
@@ -64,8 +70,8 @@ type opened struct {
 	manager *manager.Manager // nil without a file
 }
 
-// open reads the configuration and makes what it describes, without I/O to Redis.
-func (a *app) open(noFileOK bool) (*opened, error) {
+// open reads the configuration and makes what it describes, without I/O to Redis; changes are for its manager.
+func (a *app) open(noFileOK bool, changes ...func(*manager.Config)) (*opened, error) {
 	a.sources.NoFileOK = noFileOK
 	file, err := a.sources.Load()
 	if err != nil {
@@ -88,7 +94,7 @@ func (a *app) open(noFileOK bool) (*opened, error) {
 	if len(file.Environments) == 0 {
 		return o, nil
 	}
-	if o.manager, err = file.Manager(rdb, a.log); err != nil {
+	if o.manager, err = file.Manager(rdb, a.log, changes...); err != nil {
 		return nil, &usageError{err}
 	}
 	a.closers = append(a.closers, o.manager.Close)

@@ -50,7 +50,7 @@ func exitCode(err error) int {
 	case err == nil:
 		return exitDone
 	case isA[*usageError](err), isA[*config.Error](err), isA[*manager.ConfigError](err),
-		isA[*manager.UnknownEnvironmentError](err), errors.Is(err, store.ErrName), errors.Is(err, store.ErrImplausible):
+		isA[*manager.UnknownEnvironmentError](err), isA[*manager.LifeError](err), errors.Is(err, store.ErrName), errors.Is(err, store.ErrImplausible):
 		return exitUsage
 	case isA[*manager.EndpointError](err):
 		return exitEndpoint

@@ -2,32 +2,29 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/onetoken/onetoken/internal/answer"
 	"github.com/onetoken/onetoken/manager"
 )
 
-// A tokenAnswer is what get prints as JSON.
-type tokenAnswer struct {
-	Environment string          `json:"environment"`
-	AccessToken string          `json:"access_token"`
-	TokenType   string          `json:"token_type"`
-	ExpiresIn   int64           `json:"expires_in"` // whole seconds from now
-	ExpiresAt   time.Time       `json:"expires_at"`
-	Version     manager.Version `json:"version"`
-	RefreshedBy string          `json:"refreshed_by"`
-}
-
 func (a *app) getCommand() *cobra.Command {
-	var timeout time.Duration
+	var timeout, minTTL time.Duration
 	cmd := &cobra.Command{
 		Use:   "get ENV",
 		Short: "Print an access token, a fresh one where there is none",
 		Args:  oneEnvironment,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.token(cmd.Context(), timeout, args[0], (*manager.Manager).Token)
+			if minTTL < 0 {
+				return &usageError{fmt.Errorf("--min-ttl: %v is below 0", minTTL)}
+			}
+			fetch := func(m *manager.Manager, ctx context.Context, env string) (*manager.Token, error) {
+				return m.TokenFor(ctx, env, minTTL)
+			}
+			t, err := a.token(cmd.Context(), timeout, args[0], fetch)
 			if err != nil {
 				return err
 			}
@@ -35,33 +32,26 @@ func (a *app) getCommand() *cobra.Command {
 		},
 	}
 	waitFlag(cmd, &timeout)
+	cmd.Flags().DurationVar(&minTTL, "min-ttl", 0, "least `life` that the token must have left: for a job that takes long")
 	return cmd
 }
 
 // token has a token of env fetched by one of the manager's methods.
 func (a *app) token(ctx context.Context, timeout time.Duration, env string,
 	fetch func(*manager.Manager, context.Context, string) (*manager.Token, error),
-) (tokenAnswer, error) {
+) (answer.Token, error) {
 	ctx, cancel, err := bounded(ctx, timeout)
 	if err != nil {
-		return tokenAnswer{}, err
+		return answer.Token{}, err
 	}
 	defer cancel()
 	o, err := a.open(false)
 	if err != nil {
-		return tokenAnswer{}, err
+		return answer.Token{}, err
 	}
-	tok, err := fetch(o.manager, ctx, env)
+	t, err := fetch(o.manager, ctx, env)
 	if err != nil {
-		return tokenAnswer{}, err
+		return answer.Token{}, err
 	}
-	return tokenAnswer{
-		Environment: env,
-		AccessToken: tok.AccessToken.Reveal(),
-		TokenType:   tok.TokenType,
-		ExpiresIn:   int64(o.manager.ExpiresIn(env, tok) / time.Second), // down: it doesn't live for longer than promised
-		ExpiresAt:   tok.ExpiresAt.UTC().Truncate(time.Millisecond),     // as in Redis: its holder may know it to the microsecond
-		Version:     tok.Version,
-		RefreshedBy: tok.RefreshedBy,
-	}, nil
+	return answer.Of(o.manager, env, t), nil
 }

@@ -53,16 +53,16 @@ Answers go to stdout, everything else to stderr. Exit codes: 0 done; 1 other fai
 3 Redis unreachable; 4 the token endpoint refused, failed or can't be reached; 5 timed out waiting.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.start() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.start(cmd) },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.sources.Path, "config", "", "configuration `file` (default $ONETOKEN_CONFIG, else ./onetoken.yaml)")
 	flags.StringVar(&a.sources.RedisURL, "redis-url", "", "Redis `URL`, in place of the file's (default $ONETOKEN_REDIS_URL)")
 	flags.StringVar(&a.sources.Namespace, "namespace", "", "`name` before all keys in Redis, in place of the file's")
 	flags.StringVar(&a.output, "output", "table", "`format` of answers: table or json")
-	flags.StringVar(&a.logLevel, "log-level", "error", "least `level` that is logged: debug, info, warn or error")
+	flags.StringVar(&a.logLevel, "log-level", "error", "least `level` that is logged: debug, info, warn or error (serve: info)")
 	root.AddCommand(a.getCommand(), a.statusCommand(), a.refreshCommand(), a.invalidateCommand(), a.mockCommand(),
-		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand())
+		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand(), a.serveCommand())
 	strictHelp(root)
 	return root
 }

@@ -6,18 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/onetoken/onetoken/internal/answer"
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager"
 )
-
-// A refreshAnswer is what refresh prints as JSON: what get prints, without the token.
-type refreshAnswer struct {
-	Environment string          `json:"environment"`
-	ExpiresIn   int64           `json:"expires_in"` // whole seconds from now
-	ExpiresAt   time.Time       `json:"expires_at"`
-	Version     manager.Version `json:"version"`
-	RefreshedBy string          `json:"refreshed_by"`
-}
 
 func (a *app) refreshCommand() *cobra.Command {
 	var timeout time.Duration
@@ -32,15 +24,14 @@ not printed.`,
 			if err != nil {
 				return err
 			}
-			answer := refreshAnswer{t.Environment, t.ExpiresIn, t.ExpiresAt, t.Version, t.RefreshedBy}
-			return a.answer(answer, answer.line())
+			return a.answer(t.Refresh(), refreshLine(t.Refresh()))
 		},
 	}
 	waitFlag(cmd, &timeout)
 	return cmd
 }
 
-func (r refreshAnswer) line() string {
+func refreshLine(r answer.Refresh) string {
 	return fmt.Sprintf("%s: version %d, expires in %v at %s, refreshed by %s\n", r.Environment, r.Version,
 		time.Duration(r.ExpiresIn)*time.Second, r.ExpiresAt.Format(time.RFC3339), printable.Line(r.RefreshedBy, 128))
 }

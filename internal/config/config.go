@@ -30,6 +30,7 @@ type File struct {
 	Namespace    string // "" means the default, as in manager.Config
 	Replica      string // the same
 	Environments map[string]manager.Environment
+	Agent        Agent // for onetoken serve
 
 	lines map[string]int // where each setting stands, by its path ("environments.prod.lease")
 }
@@ -125,7 +126,9 @@ func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File,
 			"namespace":    into(&f.Namespace, value.name),
 			"replica":      into(&f.Replica, value.text),
 			"environments": into(&f.Environments, value.environments),
+			"agent":        into(&f.Agent, value.agent),
 		})
+		d.checkClients(f)
 	}
 	if d.err == nil && f.Environments == nil {
 		d.err = &Error{File: path, Setting: "environments", Err: errors.New("missing")}

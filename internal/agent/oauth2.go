@@ -1,0 +1,181 @@
+package agent
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/onetoken/onetoken/internal/answer"
+	"github.com/onetoken/onetoken/internal/printable"
+	"github.com/onetoken/onetoken/manager"
+)
+
+// dropIn is what an environment's token endpoint answers by.
+type dropIn struct {
+	id, secret digest // of the environment's own client
+	scopes     []string
+	targets    map[string][]digest // the values of audience and of resource that the environment is configured with
+}
+
+func newDropIn(e manager.Environment) dropIn {
+	d := dropIn{id: digestOf(e.ClientID), secret: digestOf(e.ClientSecret.Reveal()), scopes: e.Scopes, targets: map[string][]digest{}}
+	for _, name := range []string{"audience", "resource"} {
+		for _, v := range e.Params[name] {
+			d.targets[name] = append(d.targets[name], digestOf(v))
+		}
+		if s, ok := e.SecretParams[name]; ok {
+			d.targets[name] = append(d.targets[name], digestOf(s.Reveal()))
+		}
+	}
+	return d
+}
+
+// A tokenAnswer is RFC 6749 §5.1's.
+type tokenAnswer struct {
+	AccessToken string `json:"access_token"`
+	TokenType   string `json:"token_type"`
+	ExpiresIn   int64  `json:"expires_in"`
+	Scope       string `json:"scope,omitempty"`
+}
+
+// oauth2Token answers POST /v1/environments/{env}/oauth2/token: a token endpoint (RFC 6749 §3.2) whose tokens are the
+// environment's one. Whoever shares a token has all of its scope, whatever was asked for, and is told so.
+func (a *Agent) oauth2Token(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Pragma"] = noCache
+	e := a.envs[r.PathValue("env")]
+	if e == nil && a.keys == nil { // the list of environments is everybody's: nothing to hide
+		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w, r)
+		return
+	}
+	request, wrong := readTokenRequest(r)
+	if wrong == nil {
+		var busy *problem
+		if wrong, busy = a.authenticate(r, e, request.login); busy != nil {
+			unavailable(w, busy)
+			return
+		}
+	}
+	if wrong == nil {
+		wrong = e.drop.checkTargets(request)
+	}
+	if wrong != nil {
+		wrong.send(w)
+		return
+	}
+	a.grant(w, r, e, request)
+}
+
+// authenticate compares with the environment's own client and with those that are configured. e is nil where there is no
+// such environment: an outsider learns no more of it than of one that is there.
+func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2Error, *problem) {
+	wait, who := a.failed.wait(address(r), l.readings[0].id)
+	if wait > 0 {
+		return nil, tooMany(wait)
+	}
+	knows, mayUse := false, false
+	for _, c := range l.readings {
+		id, secret := digestOf(c.id), digestOf(c.secret)
+		if e != nil && e.drop.id.equal(id) && e.drop.secret.equal(secret) {
+			knows, mayUse = true, true
+		}
+		for _, known := range a.clients {
+			if digestOf(known.ID).equal(id) && known.secret.get().equal(secret) {
+				knows = true
+				mayUse = mayUse || e != nil && known.mayUse(e.name)
+			}
+		}
+	}
+	switch {
+	case mayUse:
+		return nil, nil
+	case knows:
+		return &oauth2Error{http.StatusBadRequest, "unauthorized_client", "this client may not use this environment"}, nil
+	}
+	a.failed.note(who)
+	return invalidClient("unknown client, or another secret"), nil
+}
+
+// checkTargets refuses an audience or a resource that the token isn't for (RFC 8707 §2).
+func (d dropIn) checkTargets(q *tokenRequest) *oauth2Error {
+	for name, own := range d.targets {
+		for _, v := range q.form[name] {
+			if !slices.ContainsFunc(own, digestOf(v).equal) {
+				return &oauth2Error{http.StatusBadRequest, "invalid_target", "the environment's token is for another " + name}
+			}
+		}
+	}
+	return nil
+}
+
+// grant answers a client that may have the token.
+func (a *Agent) grant(w http.ResponseWriter, r *http.Request, e *environment, q *tokenRequest) {
+	asked, wrong := q.requestedScope()
+	if wrong != nil {
+		wrong.send(w)
+		return
+	}
+	t, p := a.fetch(r, e)
+	switch {
+	case p != nil && p.Status < http.StatusInternalServerError:
+		invalidRequest("%s", p.Detail).send(w)
+		return
+	case p != nil:
+		unavailable(w, p)
+		return
+	}
+	granted := strings.Fields(t.Scope)
+	if len(granted) == 0 {
+		granted = e.drop.scopes // RFC 6749 §5.1: not mentioned where it is what was asked for
+	}
+	for _, scope := range asked {
+		if !slices.Contains(granted, scope) {
+			(&oauth2Error{http.StatusBadRequest, "invalid_scope", "the environment's token hasn't all of that scope"}).send(w)
+			return
+		}
+	}
+	writeJSON(w, http.StatusOK, "application/json", tokenAnswer{
+		AccessToken: t.AccessToken.Reveal(),
+		TokenType:   t.TokenType,
+		ExpiresIn:   answer.Seconds(a.options.Manager.ExpiresIn(e.name, t)),
+		Scope:       strings.Join(granted, " "),
+	})
+}
+
+// oauth2Body is how an error is written (RFC 6749 §5.2).
+type oauth2Body struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description,omitempty"`
+}
+
+func (e *oauth2Error) send(w http.ResponseWriter) {
+	if e.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="onetoken", charset="UTF-8"`)
+	}
+	writeJSON(w, e.status, "application/json", oauth2Body{e.code, describable(e.description)})
+}
+
+// unavailable answers for what isn't the client's fault. RFC 6749 has no code for it here; that of §4.1.2.1 is the one
+// that clients know.
+func unavailable(w http.ResponseWriter, p *problem) {
+	w.Header().Set("Retry-After", seconds(p.RetryAfter))
+	status := p.Status
+	if status != http.StatusTooManyRequests {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, "application/json", oauth2Body{"temporarily_unavailable", describable(p.Detail)})
+}
+
+// describable makes text fit for an error_description: printable ASCII without '"' and '\' (RFC 6749 §5.2).
+func describable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\\':
+			return '/'
+		case r < ' ' || r > '~':
+			return '?'
+		}
+		return r
+	}, strings.ReplaceAll(printable.Line(s, 500), "§", "section "))
+}
