@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	clientID     = "worker:in/another+language"
+	clientID     = "worker in/another+language" // a colon can't be in an id that isn't form-encoded in a Basic header
 	clientSecret = "hunter2/+ %secret&=5f1d:~"
 	sharedID     = "reports"
-	sharedSecret = "another+s3cret:"
+	sharedSecret = "another+s3cret:%"
 	scope        = "campaigns.read campaigns.write"
 )
 

@@ -4,6 +4,7 @@ import os
 
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from requests import HTTPError
 
 url, client_id, secret = (os.environ[k] for k in ("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET"))
 
@@ -19,3 +20,5 @@ try:
     }))
 except OAuthError as e:
     print(json.dumps({"error": e.error, "status": 0}))
+except HTTPError as e:  # of a 5xx it doesn't read the body
+    print(json.dumps({"error": "HTTPError", "status": e.response.status_code}))

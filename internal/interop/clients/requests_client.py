@@ -1,4 +1,8 @@
-"""A token by requests-oauthlib: OAUTHLIB_INSECURE_TRANSPORT=1 lets it use http, which is for loopback only."""
+"""A token by requests-oauthlib.
+
+OAUTHLIB_INSECURE_TRANSPORT=1 lets it use http, which is for loopback only. OAUTHLIB_RELAX_TOKEN_SCOPE=1 lets it take a
+token with more scope than it asked for: a shared token has the scope of its environment.
+"""
 import json
 import os
 
