@@ -33,6 +33,9 @@ func (p page) run(t *testing.T) {
 			prepare(s)
 			for _, c := range section.commands {
 				compare(t, p.name, c, s.run(c))
+				if s.between != nil {
+					s.between(c.text)
+				}
 			}
 			if s.after != nil {
 				s.after()

@@ -36,10 +36,11 @@ type sandbox struct {
 	endpoint *mockendpoint.Endpoint
 	dir      string
 	log      *slog.Logger
-	ports    [][2]string // as a page has them, as they are
-	env      []string    // of the commands
-	live     func()      // what a command that listens is to hear
-	after    func()      // what must hold once the commands have run
+	ports    [][2]string  // as a page has them, as they are
+	env      []string     // of the commands
+	live     func()       // what a command that listens is to hear
+	between  func(string) // what must hold after a command
+	after    func()       // what must hold once the commands have run
 }
 
 func newSandbox(t *testing.T, redisConfig ...string) *sandbox {
@@ -159,6 +160,15 @@ func (s *sandbox) fails(m *manager.Manager, code string) {
 		s.t.Fatalf("a refresh brings %v, want %s", err, code)
 	}
 	s.settled("prod")
+}
+
+// gets waits until a worker hands out such a token.
+func (s *sandbox) gets(m *manager.Manager, such func(*manager.Token) bool) {
+	s.t.Helper()
+	eventually(s.t, "the worker has another token", func() bool {
+		tok, err := m.Token(s.ctx(), "prod")
+		return err == nil && such(tok)
+	})
 }
 
 // hears waits until as many replicas are subscribed.
