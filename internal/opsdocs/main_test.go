@@ -9,13 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 )
 
 // tools is a folder with the command under test, built once.
 var tools string
 
+// silence keeps go-redis from writing to stderr by itself.
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
 func TestMain(m *testing.M) {
+	redis.SetLogger(silence{})
 	dir, err := os.MkdirTemp("", "onetoken-opsdocs-")
 	if err == nil {
 		err = build(dir)
