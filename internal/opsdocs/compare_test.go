@@ -22,7 +22,7 @@ var rules = []rule{
 	{nil, regexp.MustCompile(`\b(took_ms=|"took_ms": )\d+\b`), "$1<ms>"},
 	{nil, regexp.MustCompile(`"(ttl_ms|expires_in)": [1-9]\d*\b`), `"$1": <n>`},
 	{regexp.MustCompile(`took_ms`), regexp.MustCompile(`"\d{1,4}"`), `"<ms>"`},
-	{regexp.MustCompile(`PTTL|MEMORY USAGE`), regexp.MustCompile(`\(integer\) [1-9]\d*\b`), "(integer) <n>"},
+	{regexp.MustCompile(`PTTL|CLIENT KILL`), regexp.MustCompile(`\(integer\) [1-9]\d*\b`), "(integer) <n>"},
 	{regexp.MustCompile(`TIME`), regexp.MustCompile(`"\d{10}"`), `"<seconds>"`},
 	{regexp.MustCompile(`TIME`), regexp.MustCompile(`"\d{1,6}"`), `"<µs>"`},
 	{nil, regexp.MustCompile(`  +`), "  "}, // the columns of a table

@@ -1,8 +1,6 @@
 package opsdocs_test
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,19 +22,22 @@ type command struct {
 // readPage returns the sections of a page in docs/. A line of a console block that belongs to no command fails the test.
 func readPage(t *testing.T, name string) []section {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../docs", name))
-	must(t, err)
 	sections := []section{{}}
-	inside, other := false, false
-	for i, line := range strings.Split(string(text), "\n") {
+	inside, other, indent := false, false, ""
+	for i, line := range strings.Split(readDoc(t, name), "\n") {
 		current := &sections[len(sections)-1]
+		if strings.TrimLeft(line, " ") == "```console" && !inside && !other {
+			inside, indent = true, strings.TrimSuffix(line, "```console")
+			continue
+		}
+		if inside { // a block in a list is indented as a whole
+			line = strings.TrimPrefix(line, indent)
+		}
 		prompt, isCommand := strings.CutPrefix(line, "$ ")
 		switch {
-		case line == "```console" && !inside && !other:
-			inside = true
 		case strings.HasPrefix(line, "```") && inside:
 			inside = false
-		case strings.HasPrefix(line, "```"):
+		case strings.HasPrefix(strings.TrimLeft(line, " "), "```"):
 			other = !other
 		case !inside && !other && strings.HasPrefix(line, "## "):
 			sections = append(sections, section{anchor: anchor(strings.TrimPrefix(line, "## "))})

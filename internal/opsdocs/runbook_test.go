@@ -45,10 +45,9 @@ func TestTheRunbookHasASectionForEachState(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("its sections are %q, want %q", got, want)
 	}
-	text, err := os.ReadFile("../../docs/runbook.md")
-	must(t, err)
+	text := readDoc(t, "runbook.md")
 	for _, lead := range []string{"What you see", "What it means", "What the fleet does by itself", "What to check", "What to do", "What not to do"} {
-		if n := len(regexp.MustCompile(`(?m)^\*\*`+lead+`\.?\*\*`).FindAll(text, -1)); n != len(want) {
+		if n := len(regexp.MustCompile(`(?m)^\*\*`+lead+`\.?\*\*`).FindAllString(text, -1)); n != len(want) {
 			t.Errorf("%d sections of %d have %q", n, len(want), lead)
 		}
 	}

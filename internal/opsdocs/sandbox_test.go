@@ -56,7 +56,7 @@ func newSandbox(t *testing.T, redisConfig ...string) *sandbox {
 	s.port("8086", server.Listener.Addr().String())
 	s.env = []string{
 		"PATH=" + s.dir + "/bin:" + tools + ":" + os.Getenv("PATH"), "HOME=" + s.dir, "LC_ALL=C",
-		"GORACE=atexit_sleep_ms=0", "REDIS_PASSWORD=new-password",
+		"GORACE=atexit_sleep_ms=0", "CLIENT_SECRET=" + clientSecret, "OLD=old-password", "NEW=new-password",
 	}
 	s.write("onetoken.yaml", s.settings("prod", "replica: ops-1"))
 	s.write("bin/redis-cli", fmt.Sprintf(redisCLI, programs.Need(t, "redis-cli"), s.ports[0][1]))

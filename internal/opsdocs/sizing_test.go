@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -334,18 +333,17 @@ func TestAPoolBoundsTheConnections(t *testing.T) {
 // The table is computed by the page's own formula from what is measured.
 func TestSizingTable(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/sizing.md")
-	must(t, err)
+	text := readDoc(t, "sizing.md")
 	rows := 0
 	for _, replicas := range []int{10, 100, 500} {
 		for _, environments := range []int{1, 10, 1000} {
-			if row := sizingRow(replicas, environments); !strings.Contains(string(text), row+"\n") {
+			if row := sizingRow(replicas, environments); !strings.Contains(text, row+"\n") {
 				t.Errorf("docs/sizing.md lacks the row\n%s", row)
 			}
 			rows++
 		}
 	}
-	if n := strings.Count(string(text), "\n| 10 | ") + strings.Count(string(text), "\n| 100 | ") + strings.Count(string(text), "\n| 500 | "); n != rows {
+	if n := strings.Count(text, "\n| 10 | ") + strings.Count(text, "\n| 100 | ") + strings.Count(text, "\n| 500 | "); n != rows {
 		t.Errorf("docs/sizing.md has %d rows, want %d", n, rows)
 	}
 	for what, n := range map[string]int{
@@ -355,7 +353,7 @@ func TestSizingTable(t *testing.T) {
 		"`onetoken status` over 1,000 environments": documented.Status,
 		"a replica at rest":                         documented.Rest, "token and mark, the token of 1,000 characters": documented.Keys, "token and mark, the token of 33 characters": documented.Small, "a failure": documented.Failure,
 	} {
-		if !regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(what) + `[^|]*\| ` + strconv.Itoa(n) + `( |$)`).Match(text) {
+		if !regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(what) + `[^|]*\| ` + strconv.Itoa(n) + `( |$)`).MatchString(text) {
 			t.Errorf("docs/sizing.md doesn't say %d of %q", n, what)
 		}
 	}
