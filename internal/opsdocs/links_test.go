@@ -75,3 +75,40 @@ func anchors(text string) (list []string) {
 	}
 	return list
 }
+
+// The alert rules and the runbook name each other.
+func TestAlertsAndRunbook(t *testing.T) {
+	t.Parallel()
+	rules, err := filepath.Glob("../../docs/alerts/*.yml")
+	must(t, err)
+	if len(rules) == 0 {
+		t.Skip("there are no alert rules")
+	}
+	var text strings.Builder
+	for _, path := range rules {
+		b, err := os.ReadFile(path)
+		must(t, err)
+		text.Write(b)
+	}
+	runbook := readDoc(t, "runbook.md")
+	alerts := regexp.MustCompile(`alert: (Onetoken\w+)\n`).FindAllStringSubmatch(text.String(), -1)
+	for _, m := range alerts {
+		if !strings.Contains(runbook, "`"+m[1]+"`") {
+			t.Errorf("docs/runbook.md doesn't know the alert %s", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile("`(Onetoken\\w+)`").FindAllStringSubmatch(runbook, -1) {
+		if !strings.Contains(text.String(), "alert: "+m[1]+"\n") {
+			t.Errorf("docs/runbook.md names %s, which is no alert", m[1])
+		}
+	}
+	links := regexp.MustCompile(`docs/runbook\.md#([a-z-]+)`).FindAllStringSubmatch(text.String(), -1)
+	for _, m := range links {
+		if !slices.Contains(anchors(runbook), m[1]) {
+			t.Errorf("an alert links to docs/runbook.md#%s, which isn't there", m[1])
+		}
+	}
+	if len(alerts) == 0 || len(links) == 0 {
+		t.Errorf("%d alerts and %d links were found in %q", len(alerts), len(links), rules)
+	}
+}

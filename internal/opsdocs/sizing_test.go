@@ -106,7 +106,7 @@ type figures struct {
 
 // documented are upper bounds of averages.
 var documented = figures{
-	Refresh: 6, Hears: 1, Cold: 8, Waits: 40, Pings: 6, Uses: 2, Status: 1100, Named: 2, Rest: 3, Keys: 2500, Small: 600, Failure: 500,
+	Refresh: 6, Hears: 1, Cold: 10, Waits: 40, Pings: 6, Uses: 2, Status: 1100, Named: 2, Rest: 3, Keys: 2500, Small: 600, Failure: 500,
 }
 
 const (
@@ -364,6 +364,6 @@ func sizingRow(replicas, environments int) string {
 	r, e, refreshEvery := float64(replicas), float64(environments), 0.8*3600
 	perSecond := r*(float64(documented.Pings)/60+min(e*float64(documented.Uses)/60, 5)) +
 		e*(float64(documented.Refresh)+(r-1)*float64(documented.Hears))/refreshEvery
-	return fmt.Sprintf("| %d | %d | %d | %.0f | %.0f | %.0f |", replicas, environments, replicas*documented.Rest,
+	return fmt.Sprintf("| %d | %d | %d | %.0f | %.0f | %.0f |", replicas, environments, replicas*(4+1),
 		math.Ceil(perSecond), math.Ceil(e*3600/refreshEvery), math.Ceil(e*float64(documented.Keys+documented.Failure)/1024))
 }
