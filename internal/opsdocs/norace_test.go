@@ -1,0 +1,5 @@
+//go:build !race
+
+package opsdocs_test
+
+const raceEnabled = false
