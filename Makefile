@@ -7,8 +7,12 @@ FUZZTIME ?= 500x
 # Of the simulation: how many runs, and the seed of the first.
 SEEDS ?= 300
 FIRST ?= 1
+# Of a release. Where git doesn't know them, say VERSION=v1.2.3 SOURCE_DATE_EPOCH=1700000000.
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+VERSION ?= $(shell git describe --tags --always --dirty)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 
-.PHONY: help demo build test check lint bench fuzz sim mistakes model
+.PHONY: help demo build test check lint bench fuzz sim mistakes model release
 
 help:
 	@echo 'make demo    a fleet of processes on an embedded Redis and a scripted token endpoint'
@@ -21,12 +25,19 @@ help:
 	@echo 'make mistakes  the simulation must find each of two dozen mistakes made on purpose'
 	@echo 'make model   the model of the protocol, checked with spin'
 	@echo 'make build   bin/onetoken and bin/worker'
+	@echo 'make release dist/: an archive for each of PLATFORMS, VERSION from git, and SHA256SUMS'
 
 demo: build
 	@bin/onetoken demo --worker bin/worker
 
 build:
 	@$(GO) build -o bin/ ./cmd/...
+
+# The same commit and the same Go give the same bytes.
+release:
+	@rm -rf dist
+	@SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run ./internal/release -out dist -version '$(VERSION)' -platforms '$(PLATFORMS)'
+	@cat dist/SHA256SUMS
 
 # Those that stop processes and fail servers over have the machine to themselves: others' load would look like a fault.
 alone := ./internal/faults ./internal/topology

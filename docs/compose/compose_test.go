@@ -1,5 +1,5 @@
-// Package compose_test proves the rights that docker-compose.yml gives its Redis user: they are enough, and none is too
-// many.
+// Package compose_test proves what docker-compose.yml promises, without containers: the rights of its Redis users are
+// enough, and none is too many; and what it would start works together.
 package compose_test
 
 import (
@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -28,19 +29,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const password = "of-the-test"
 
-// users returns the lines of users.acl, as redis.sh writes them, and the rights of the user onetoken.
-func users(t *testing.T) (lines, rights []string) {
+// The users of users.acl beside the administrator.
+const (
+	workerUser = "onetoken"     // the library, the command, the agent
+	opsUser    = "onetoken-ops" // looks, and changes nothing
+)
+
+// users returns the lines of users.acl, as redis.sh writes them, and the rights of one user.
+func users(t *testing.T, name string) (lines, rights []string) {
 	t.Helper()
 	data, err := os.ReadFile("users.acl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256([]byte(password))
-	text := strings.NewReplacer("ADMIN_SHA256", hex.EncodeToString(digest[:]), "ONETOKEN_SHA256", hex.EncodeToString(digest[:])).
-		Replace(string(data))
+	text := regexp.MustCompile(`[A-Z]+_SHA256`).ReplaceAllString(string(data), hex.EncodeToString(digest[:]))
 	for line := range strings.Lines(text) {
 		lines = append(lines, strings.TrimSpace(line))
-		if !strings.HasPrefix(line, "user onetoken ") {
+		if !strings.HasPrefix(line, "user "+name+" ") {
 			continue
 		}
 		for word := range strings.FieldsSeq(line) {
@@ -48,6 +54,9 @@ func users(t *testing.T) (lines, rights []string) {
 				rights = append(rights, word)
 			}
 		}
+	}
+	if len(rights) < 10 {
+		t.Fatalf("users.acl gives %s the rights %q", name, rights)
 	}
 	return lines, rights
 }
@@ -60,32 +69,42 @@ func client(t *testing.T, addr, user string) *redis.Client {
 }
 
 func TestTheRightsAreEnough(t *testing.T) {
-	lines, rights := users(t)
-	if len(rights) < 10 {
-		t.Fatalf("rights %q", rights)
-	}
+	lines, _ := users(t, workerUser)
 	server := redistest.Start(t, lines...)
-	if err := everything(t.Context(), client(t, server.Addr(), "onetoken")); err != nil {
+	if err := everything(t.Context(), client(t, server.Addr(), workerUser)); err != nil {
 		t.Error(err)
 	}
-	// Past our own keys and channel, and without the password, there is nothing.
-	rdb := client(t, server.Addr(), "onetoken")
-	for name, err := range map[string]error{
+	rdb := client(t, server.Addr(), workerUser)
+	refused(t, map[string]error{
 		"another key":     rdb.Get(t.Context(), "else:{prod}:token").Err(),
 		"another channel": rdb.Publish(t.Context(), "else:events", "x").Err(),
 		"FLUSHALL":        rdb.FlushAll(t.Context()).Err(),
 		"KEYS":            rdb.Keys(t.Context(), "*").Err(),
 		"CONFIG":          rdb.ConfigGet(t.Context(), "*").Err(),
 		"no password":     server.Client(t).Ping(t.Context()).Err(),
-	} {
-		if err == nil || !strings.Contains(err.Error(), "NOPERM") && !strings.Contains(err.Error(), "NOAUTH") {
+	})
+}
+
+// refused checks that Redis has answered each with a refusal.
+func refused(t *testing.T, answers map[string]error) {
+	t.Helper()
+	refusal := regexp.MustCompile("NOPERM|NOAUTH|can't run this command") // the last: what a script called, in Redis 7.0
+	for name, err := range answers {
+		if err == nil || !refusal.MatchString(err.Error()) {
 			t.Errorf("%s: %v; want a refusal", name, err)
 		}
 	}
 }
 
 func TestEveryRightIsNeeded(t *testing.T) {
-	lines, rights := users(t)
+	eachIsNeeded(t, workerUser, func(ctx context.Context, _, rdb *redis.Client) error { return everything(ctx, rdb) })
+}
+
+// eachIsNeeded takes the user's rights away one by one: use, with a client of the administrator and one of the user, must
+// fail each time.
+func eachIsNeeded(t *testing.T, user string, use func(ctx context.Context, admin, rdb *redis.Client) error) {
+	t.Helper()
+	lines, rights := users(t, user)
 	server := redistest.Start(t, lines...)
 	admin := client(t, server.Addr(), "default")
 	for _, right := range rights {
@@ -94,13 +113,13 @@ func TestEveryRightIsNeeded(t *testing.T) {
 			t.Fatal(err)
 		}
 		set := func(rule string) {
-			if err := admin.ACLSetUser(t.Context(), "onetoken", rule).Err(); err != nil {
+			if err := admin.ACLSetUser(t.Context(), user, rule).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
 		set("-" + right[1:])
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		if err := everything(ctx, client(t, server.Addr(), "onetoken")); err == nil {
+		if err := use(ctx, admin, client(t, server.Addr(), user)); err == nil {
 			t.Errorf("%s isn't needed", right)
 		}
 		cancel()
@@ -114,7 +133,8 @@ func TestTheScriptStartsRedisForItsUsers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "redis.sh", "--port", "0", "--unixsocket", socket)
-	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "REDIS_ADMIN_PASSWORD="+password, "ONETOKEN_REDIS_PASSWORD="+password)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "REDIS_ADMIN_PASSWORD="+password,
+		"ONETOKEN_REDIS_PASSWORD="+password, "ONETOKEN_OPS_PASSWORD="+password)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,14 +164,11 @@ func everything(ctx context.Context, rdb *redis.Client) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	heard := make(ears, 10)
-	ended := make(chan struct{})
-	watching, stop := context.WithCancel(ctx)
-	go func() { defer close(ended); _ = s.Watch(watching, heard) }()
-	defer func() { stop(); <-ended }()
-	if err := heard.wait(ctx, "a subscription", func(what any) bool { return what == true }); err != nil {
+	heard, stop, err := listen(ctx, s)
+	if err != nil {
 		return err
 	}
+	defer stop()
 	if err := refresh(ctx, rdb, s); err != nil {
 		return err
 	}
@@ -163,6 +180,20 @@ func everything(ctx context.Context, rdb *redis.Client) error {
 		return fmt.Errorf("environments %q: %w", names, errors.Join(err, errors.New("not found")))
 	}
 	return rdb.Ping(ctx).Err() // as the watch does after 10 s
+}
+
+// listen watches, and returns once the subscription is confirmed. The caller calls stop in the end.
+func listen(ctx context.Context, s *store.Store) (heard ears, stop func(), err error) {
+	heard = make(ears, 10)
+	ended := make(chan struct{})
+	watching, cancel := context.WithCancel(ctx)
+	go func() { defer close(ended); _ = s.Watch(watching, heard) }()
+	stop = func() { cancel(); <-ended }
+	if err := heard.wait(ctx, "a subscription", func(what any) bool { return what == true }); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return heard, stop, nil
 }
 
 // refresh makes one attempt that fails and one that succeeds, and invalidates its token.
@@ -215,21 +246,7 @@ func renewed(ctx context.Context, lease *lock.Lease) error {
 
 func attempt(ctx context.Context, s *store.Store, lease *lock.Lease) error {
 	for _, fails := range []bool{true, false} {
-		r, err := s.Read(ctx, env)
-		if err != nil {
-			return err
-		}
-		at, err := s.Issue(ctx, env, lease.Value(), r)
-		if err != nil {
-			return err
-		}
-		if fails {
-			_, _, err = s.Fail(ctx, env, store.Failure{Code: "timeout", Version: at.Version}, time.Second, time.Second)
-		} else {
-			token := store.NewToken(store.Token{AccessToken: store.NewSecret("tok"), TokenType: "Bearer", Config: "c"})
-			_, err = s.Put(ctx, env, at, time.Minute, token)
-		}
-		if err != nil {
+		if err := outcome(ctx, s, lease, env, fails); err != nil {
 			return err
 		}
 	}
@@ -237,6 +254,25 @@ func attempt(ctx context.Context, s *store.Store, lease *lock.Lease) error {
 		return fmt.Errorf("no token: %w", errors.Join(err, errors.New("nothing is stored")))
 	}
 	_, err := s.Invalidate(ctx, env, 0)
+	return err
+}
+
+// outcome stores a failure or a token of name, whose lease it is.
+func outcome(ctx context.Context, s *store.Store, lease *lock.Lease, name string, fails bool) error {
+	r, err := s.Read(ctx, name)
+	if err != nil {
+		return err
+	}
+	at, err := s.Issue(ctx, name, lease.Value(), r)
+	if err != nil {
+		return err
+	}
+	if fails {
+		_, _, err = s.Fail(ctx, name, store.Failure{Code: "timeout", Version: at.Version}, time.Minute, time.Minute)
+		return err
+	}
+	token := store.NewToken(store.Token{AccessToken: store.NewSecret("tok"), TokenType: "Bearer", Config: "c"})
+	_, err = s.Put(ctx, name, at, time.Hour, token)
 	return err
 }
 
