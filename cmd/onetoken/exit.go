@@ -52,6 +52,8 @@ func exitCode(err error) int {
 		return exitDone
 	case isA[*childExit](err):
 		return as[*childExit](err).code
+	case isA[*findingError](err):
+		return as[*findingError](err).code()
 	case isA[*child.StartError](err):
 		return as[*child.StartError](err).Code
 	case isA[*usageError](err), isA[*config.Error](err), isA[*manager.ConfigError](err),

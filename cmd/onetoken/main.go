@@ -62,7 +62,8 @@ Answers go to stdout, everything else to stderr. Exit codes: 0 done; 1 other fai
 	flags.StringVar(&a.output, "output", "table", "`format` of answers: table or json")
 	flags.StringVar(&a.logLevel, "log-level", "error", "least `level` that is logged: debug, info, warn or error")
 	root.AddCommand(a.getCommand(), a.statusCommand(), a.refreshCommand(), a.invalidateCommand(), a.mockCommand(),
-		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand(), a.execCommand())
+		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand(), a.execCommand(),
+		a.doctorCommand())
 	strictHelp(root)
 	return root
 }
