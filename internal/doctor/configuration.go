@@ -17,6 +17,7 @@ import (
 // configuration looks at settings that are valid, and yet look wrong.
 func (e *examination) configuration(r *report) {
 	e.permissions(r)
+	e.clientCertificate(r)
 	kinds := map[string][]string{} // environments by which token comes back
 	for _, name := range e.envs {
 		env := e.file.Environments[name]
@@ -79,6 +80,25 @@ func or(d, otherwise time.Duration) time.Duration {
 		return otherwise
 	}
 	return d
+}
+
+// clientCertificate looks when what proves this machine to Redis ends.
+func (e *examination) clientCertificate(r *report) {
+	const check = GroupConfiguration + ".certificate"
+	if e.file.Redis.TLS == nil || len(e.file.Redis.TLS.Certificates) == 0 || e.file.Redis.TLS.Certificates[0].Leaf == nil {
+		return
+	}
+	const subject = "redis.tls.cert_file"
+	leaf := e.file.Redis.TLS.Certificates[0].Leaf
+	until := leaf.NotAfter.UTC().Format(time.RFC3339)
+	switch left := leaf.NotAfter.Sub(e.now()); {
+	case left <= 0:
+		r.fail(check, subject, "the client certificate has ended at "+until, "renew it")
+	case left < certificateWarning:
+		r.warn(check, subject, fmt.Sprintf("the client certificate ends at %s, in %s", until, rough(left)), "renew it")
+	default:
+		r.ok(check, subject, "the client certificate lasts until %s", until)
+	}
 }
 
 // permissions looks who can read the secrets.

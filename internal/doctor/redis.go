@@ -127,7 +127,10 @@ func redisMend(err error, right string) string {
 	return cmp.Or(connectionMend(err), "is redis.url right, and is Redis running?")
 }
 
-func denied(err error) bool { return err != nil && strings.Contains(err.Error(), "NOPERM") }
+// denied reports whether Redis denies a command to the user, or to a script that the user runs.
+func denied(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "NOPERM") || strings.Contains(err.Error(), "The user executing the script can't"))
+}
 
 // node looks at one server.
 func (e *examination) node(ctx context.Context, r *report, n *node) {

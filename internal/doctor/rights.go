@@ -64,8 +64,9 @@ func (e *examination) rightsOf(n *node) []right {
 func (e *examination) rights(ctx context.Context, r *report, n *node) {
 	const check = GroupRedis + ".rights"
 	before := len(r.findings)
-	t := trials{report: r, check: check, node: n, user: cmp.Or(n.rdb.Options().Username, "default"), store: e.store, said: map[string]bool{}}
+	t := trials{report: r, check: check, node: n, user: cmp.Or(n.rdb.Options().Username, "default"), store: e.store, said: map[string]bool{}, lacks: map[string]bool{}}
 	list := e.rightsOf(n)
+	t.judge(right{rule: "+subscribe", why: "to hear of new tokens"}, subscribe(ctx, n.rdb, e.store.Channel()))
 	for _, one := range list {
 		err := n.rdb.Do(ctx, one.args...).Err()
 		t.judge(one, err)
@@ -73,9 +74,10 @@ func (e *examination) rights(ctx context.Context, r *report, n *node) {
 			return // it is away: the rest would say the same, a second for each
 		}
 	}
+	if t.lacks["+del"] && t.lacks["+pexpire"] {
+		return // a hash would stay
+	}
 	t.judge(right{rule: "+hset"}, hset(ctx, n.rdb, e.store.Keys(n.scratch).Failure))
-	subscribed := right{rule: "+subscribe", why: "to hear of new tokens"}
-	t.judge(subscribed, subscribe(ctx, n.rdb, e.store.Channel()))
 	if len(r.findings) == before {
 		r.ok(check, n.name, "user %s may run each of the %d commands that onetoken uses, on keys %s:* and channel %s",
 			t.user, len(list)+2, e.store.Namespace(), e.store.Channel())
@@ -109,6 +111,7 @@ type trials struct {
 	node        *node
 	store       *store.Store
 	said        map[string]bool // errors that have nothing to do with the one command
+	lacks       map[string]bool // the rules of the commands that are denied
 }
 
 func (t *trials) judge(one right, err error) {
@@ -124,6 +127,7 @@ func (t *trials) judge(one right, err error) {
 	case denied(err) && strings.Contains(err.Error(), "key") && !strings.Contains(err.Error(), "to run"):
 		t.once(fmt.Sprintf("user %s may not use the keys %s:*", t.user, t.store.Namespace()), mend+"~"+t.store.Namespace()+":*")
 	case denied(err):
+		t.lacks[one.rule] = true
 		name := strings.ToUpper(strings.ReplaceAll(one.rule[1:], "|", " "))
 		message := fmt.Sprintf("user %s may not run %s", t.user, name)
 		if one.why != "" {
