@@ -182,6 +182,9 @@ func (p Policy) withDefaults() (Policy, error) {
 	return p, nil
 }
 
+// TokenEndpoint returns the URL that is asked for tokens: TokenURL, or what BaseURL gives; "" where neither is set.
+func (e Environment) TokenEndpoint() string { return e.tokenURL() }
+
 // tokenURL applies the rule of [Environment.BaseURL].
 func (e Environment) tokenURL() string {
 	if e.TokenURL != "" || e.BaseURL == "" {

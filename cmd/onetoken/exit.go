@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/child"
 	"github.com/onetoken/onetoken/internal/config"
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/lock"
@@ -49,6 +50,12 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
+	case isA[*childExit](err):
+		return as[*childExit](err).code
+	case isA[*findingError](err):
+		return as[*findingError](err).code()
+	case isA[*child.StartError](err):
+		return as[*child.StartError](err).Code
 	case isA[*usageError](err), isA[*config.Error](err), isA[*manager.ConfigError](err),
 		isA[*manager.UnknownEnvironmentError](err), isA[*manager.LifeError](err), errors.Is(err, store.ErrName), errors.Is(err, store.ErrImplausible):
 		return exitUsage
@@ -67,6 +74,12 @@ func exitCode(err error) int {
 func isA[T error](err error) bool {
 	_, ok := errors.AsType[T](err)
 	return ok
+}
+
+// as returns the T that isA has found in err.
+func as[T error](err error) T {
+	found, _ := errors.AsType[T](err)
+	return found
 }
 
 // oneLine is how an error is shown: text from Redis or an endpoint can't break the line or the terminal.

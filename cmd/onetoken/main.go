@@ -36,7 +36,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err != nil && !a.started {
 		err = &usageError{err}
 	}
-	if err != nil {
+	if err != nil && !isA[*childExit](err) {
 		_, _ = fmt.Fprintln(a.stderr, oneLine(err))
 	}
 	a.close()
@@ -62,7 +62,7 @@ Answers go to stdout, everything else to stderr. Exit codes: 0 done; 1 other fai
 	flags.StringVar(&a.output, "output", "table", "`format` of answers: table or json")
 	flags.StringVar(&a.logLevel, "log-level", "error", "least `level` that is logged: debug, info, warn or error (serve: info)")
 	root.AddCommand(a.getCommand(), a.statusCommand(), a.refreshCommand(), a.invalidateCommand(), a.mockCommand(),
-		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand(), a.serveCommand(), a.healthcheckCommand())
+		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand(), a.serveCommand(), a.healthcheckCommand(), a.execCommand(), a.doctorCommand())
 	strictHelp(root)
 	return root
 }

@@ -32,6 +32,9 @@ type File struct {
 	Environments map[string]manager.Environment
 	Agent        Agent // for onetoken serve
 
+	SecretFiles []string // the files with secrets that it names
+	Literals    []string // the settings whose secrets stand in the file itself, in no variable and no other file
+
 	lines map[string]int // where each setting stands, by its path ("environments.prod.lease")
 }
 
@@ -136,8 +139,12 @@ func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File,
 	if d.err != nil {
 		return nil, d.err
 	}
+	f.SecretFiles, f.Literals = d.secretFiles, d.literals
 	return f, nil
 }
+
+// Line returns where a setting ("environments.prod.lease") stands in the file, 0 where it doesn't.
+func (f *File) Line(setting string) int { return f.lines[setting] }
 
 // parseYAML returns the one document's root, nil where there is nothing in it.
 func parseYAML(data []byte) (*yaml.Node, error) {

@@ -25,6 +25,8 @@ type decoder struct {
 	lookup func(string) (string, bool)
 	lines  map[string]int
 	err    error
+
+	secretFiles, literals []string // as in File
 }
 
 // A value is a node with the path of its setting. Its methods read it as what is expected there, or fail.
@@ -162,7 +164,13 @@ func (v value) text() string {
 	return s
 }
 
-func (v value) secret() secret.Secret { return secret.New(v.text()) }
+func (v value) secret() secret.Secret {
+	s := v.text()
+	if s == v.node.Value { // no variable was expanded
+		v.d.literals = append(v.d.literals, v.setting)
+	}
+	return secret.New(s)
+}
 
 // listOf returns a reader of a list, or of a lone item as a list of one.
 func listOf[T any](read func(value) T) func(value) []T {

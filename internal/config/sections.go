@@ -121,11 +121,17 @@ func (v value) secretParams() map[string]secret.Secret {
 
 // secretFile reads a secret from the file that v names, without the line break at its end.
 func (v value) secretFile() secret.Secret {
-	s := strings.TrimRight(string(v.content()), "\r\n")
+	s := strings.TrimRight(string(v.secretContent()), "\r\n")
 	if s == "" {
 		v.fail("the file is empty")
 	}
 	return secret.New(s)
+}
+
+// secretContent is content of a file that nobody else should read.
+func (v value) secretContent() []byte {
+	v.d.secretFiles = append(v.d.secretFiles, v.path())
+	return v.content()
 }
 
 // content reads the file that v names: a secret or certificates, so at most 1 MiB.
@@ -183,7 +189,11 @@ func (v value) redisURL(o *redisclient.Options) {
 		o.Addresses = listOf(value.text)(v)
 		return
 	}
-	o.URL = v.secret()
+	if strings.Contains(v.node.Value, "@") { // else there is nothing secret in it
+		o.URL = v.secret()
+	} else {
+		o.URL = secret.New(v.text())
+	}
 }
 
 // tls reads how to verify the server, and what to prove ourselves with; true means "with TLS", and no more.
@@ -199,7 +209,7 @@ func (v value) tls() *tls.Config {
 	v.fields(map[string]func(value){
 		"ca_file":     into(&c.RootCAs, value.certPool),
 		"cert_file":   into(&cert, value.content),
-		"key_file":    into(&key, value.content),
+		"key_file":    into(&key, value.secretContent),
 		"server_name": into(&c.ServerName, value.text),
 	})
 	if cert == nil && key == nil {

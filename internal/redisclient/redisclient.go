@@ -62,6 +62,26 @@ func New(o Options) (redis.UniversalClient, error) {
 	return redis.NewUniversalClient(u), nil
 }
 
+// Sentinels returns a client for each Sentinel by itself, by its address; none where o has no master name. It does no I/O.
+func Sentinels(o Options) (map[string]*redis.SentinelClient, error) {
+	u, err := o.universal()
+	if err != nil || o.MasterName == "" {
+		return nil, err
+	}
+	clients := make(map[string]*redis.SentinelClient, len(u.Addrs))
+	for _, addr := range u.Addrs {
+		clients[addr] = redis.NewSentinelClient(&redis.Options{
+			Addr: addr, Username: u.SentinelUsername, Password: u.SentinelPassword, TLSConfig: u.TLSConfig,
+			ClientName: cmp.Or(u.ClientName, "onetoken"), ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1,
+			DialTimeout:              cmp.Or(u.DialTimeout, timeout),
+			ReadTimeout:              cmp.Or(u.ReadTimeout, timeout),
+			WriteTimeout:             cmp.Or(u.WriteTimeout, timeout),
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		})
+	}
+	return clients, nil
+}
+
 // Validate returns the error that [New] would.
 func (o Options) Validate() error {
 	_, err := o.universal()

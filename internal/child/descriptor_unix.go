@@ -1,0 +1,6 @@
+//go:build unix
+
+package child
+
+// Descriptors says whether a command can be handed a [Command.Descriptor].
+const Descriptors = true
