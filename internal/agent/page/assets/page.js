@@ -237,7 +237,7 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "200px" });
 
-const parts = ["name", "word", "bar", "fill", "time", "of", "version", "by", "refresh", "invalidate", "lease", "holder",
+const parts = ["name", "word", "bar", "fill", "time", "of", "version", "by", "acts", "elsewhere", "refresh", "invalidate", "lease", "holder",
   "lease-left", "failure", "code", "detail", "next", "reason", "why"];
 
 function build(entry) {
@@ -249,7 +249,7 @@ function build(entry) {
   node.name.textContent = name;
   node.bar.setAttribute("aria-label", `Life left of the token of ${name}`);
   for (const verb of ["refresh", "invalidate"]) {
-    node[verb].setAttribute("aria-label", `${capital(verb)} ${name}`);
+    node[verb].querySelector(".unseen").textContent = name;
     node[verb].addEventListener("click", () => ask(verb, name));
   }
   entry.node = node;
@@ -287,10 +287,11 @@ function failureDetail({ code, status, message, attempt }) {
 
 function paintActs({ row, node }) {
   const doing = busy.get(row.environment);
-  node.refresh.hidden = !row.here;
-  write(node.refresh, doing === "refresh" ? "Refreshing…" : "Refresh");
-  write(node.invalidate, doing === "invalidate" ? "Invalidating…" : "Invalidate");
-  for (const button of [node.refresh, node.invalidate]) button.setAttribute("aria-disabled", String(doing !== undefined));
+  node.acts.hidden = !row.here;
+  node.elsewhere.hidden = row.here;
+  write(node.refresh.firstElementChild, doing === "refresh" ? "Refreshing…" : "Refresh");
+  write(node.invalidate.firstElementChild, doing === "invalidate" ? "Dropping…" : "Invalidate");
+  for (const button of [node.refresh, node.invalidate]) set(button, "aria-disabled", String(doing !== undefined));
 }
 
 // count shows what runs down.
@@ -300,7 +301,7 @@ function count({ row, node, ends, leaseEnds, retryAt }) {
   const life = Math.max(row.life_ms, row.ttl_ms, 1);
   node.fill.style.transform = `scaleX(${row.ttl_ms ? Math.min(left / life, 1).toFixed(4) : 0})`;
   write(node.time, row.ttl_ms === 0 ? "no token" : left === 0 ? "ran out" : span(left));
-  write(node.of, row.ttl_ms === 0 ? "" : `of ${span(life)}`);
+  write(node.of, row.ttl_ms === 0 ? "" : `of ${span(life).replace(/ 0\d?[mhs]$/, "")}`);
   set(node.bar, "aria-valuenow", row.ttl_ms ? String(Math.round((100 * left) / life)) : "0");
   set(node.bar, "aria-valuetext", row.ttl_ms === 0 ? "no token" : left === 0 ? "ran out" : `${spoken(left)} of ${spoken(life)} left`);
   if (!node.lease.hidden) write(node["lease-left"], leaseEnds > now ? ` · ends in ${span(leaseEnds - now)} unless renewed` : "");
@@ -360,8 +361,9 @@ function showCounts(matching) {
     set(chip, "aria-pressed", String(wanted.states.has(chip.dataset.state)));
   }
   const filtered = matching !== known.size ? `, ${matching} shown` : "";
-  write($("sum"), read ? `${known.size} in all, ${troubles === 0 ? "none" : troubles} in trouble${filtered}` : "");
-  $("sum").classList.toggle("bad", troubles > 0);
+  write($("sum"), read ? `${known.size} in all${filtered},` : "");
+  write($("troubles"), read ? `${troubles === 0 ? "none" : troubles} in trouble` : "");
+  $("troubles").classList.toggle("bad", troubles > 0);
   const rest = matching - $("rows").children.length;
   $("more").hidden = rest <= 0;
   write($("more-do"), `Show ${Math.min(rest, screenful)} more of ${rest}`);
