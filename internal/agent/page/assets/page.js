@@ -558,4 +558,5 @@ setInterval(() => {
 addEventListener("pagehide", () => source.close());
 addEventListener("pageshow", (event) => { if (event.persisted) open(); });
 
+$("loading").hidden = false;
 open();
