@@ -35,6 +35,10 @@ type Status struct {
 	RefreshedBy *string       `json:"refreshed_by"`
 	Lock        LockStatus    `json:"lock"`
 	Failure     FailureStatus `json:"failure"`
+
+	// For views that count down; in JSON they have no key.
+	ReadAt time.Time     `json:"-"` // Redis's clock when it was read: the instants above are of the same clock
+	Life   time.Duration `json:"-"` // the stored token's whole life
 }
 
 // LockStatus is who is refreshing.
@@ -104,7 +108,7 @@ func StatusOf(env string, r *store.Record) Status {
 }
 
 func describe(env string, r *store.Record, p Policy, fingerprint string) Status {
-	s := Status{Environment: env}
+	s := Status{Environment: env, ReadAt: r.Now}
 	if r.Lock != nil {
 		s.Lock = LockStatus{Holder: some(r.Lock.Holder), TTL: Milliseconds(max(r.Lock.TTL, 0))}
 	}
@@ -115,6 +119,7 @@ func describe(env string, r *store.Record, p Policy, fingerprint string) Status 
 	s.Usable = verdict == usable
 	if t := r.Token; t != nil {
 		s.TTL, s.ExpiresAt, s.Version, s.RefreshedBy = Milliseconds(r.TTL), some(t.ExpiresAt), some(t.Version), some(t.RefreshedBy)
+		s.Life = t.Life()
 	}
 	if !s.Usable {
 		reason := verdict.String()
