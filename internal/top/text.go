@@ -17,6 +17,18 @@ func clean(s string, n int) string {
 	return ansi.Truncate(printable.Line(s, max(4*n, 16)), n, "…")
 }
 
+// middle cuts a name to n cells. Names begin alike, and end with what tells them apart.
+func middle(s string, n int) string {
+	if s = printable.Line(s, 200); len(s) <= n {
+		return s
+	}
+	if n < 5 {
+		return ansi.Truncate(s, n, "…")
+	}
+	end := (n - 1) * 2 / 3
+	return s[:n-1-end] + "…" + s[len(s)-end:]
+}
+
 // span is a duration in at most 6 cells.
 func span(d time.Duration) string {
 	s := int(d / time.Second)

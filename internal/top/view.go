@@ -91,17 +91,22 @@ func (m Model) info() string {
 	if unusable > 0 {
 		what += ", " + thousands(unusable) + " not usable"
 	}
-	parts := []string{bold(what), "by " + m.order.String()}
-	if m.reverse {
-		parts[1] += " reversed"
-	}
-	if m.filter != "" {
-		parts = append(parts, fmt.Sprintf("%s match", thousands(len(m.shown))))
-	}
+	parts := []string{bold(what)}
 	if m.paused {
 		parts = append(parts, reversed(" paused at "+clock(m.now, m.now)+" "))
 	} else if age := m.age(); age >= 3*time.Second && m.snapshot.Problem == nil {
 		parts = append(parts, "read up to "+span(age)+" ago")
+	}
+	if m.filter != "" {
+		parts = append(parts, thousands(len(m.shown))+" match")
+	}
+	order := "by " + m.order.String()
+	if m.reverse {
+		order += ", reversed"
+	}
+	parts = append(parts, order)
+	for len(parts) > 1 && ansi.StringWidth(strings.Join(parts, m.separator())) > m.width {
+		parts = parts[:len(parts)-1]
 	}
 	left := strings.Join(parts, m.separator())
 	right := faint("namespace " + m.Namespace)
@@ -133,19 +138,21 @@ func (m Model) counts() string {
 	for _, row := range m.snapshot.Rows {
 		count[row.state(m.now)]++
 	}
-	var long, short []string
+	var all, some, short []string
 	for _, s := range states {
 		style, n := lookOf(s).style, count[s]
 		if n == 0 {
-			style = lipgloss.NewStyle().Faint(true)
+			all = append(all, faint(m.symbol(s)+" 0 "+string(s)))
+			continue
 		}
-		long = append(long, style.Render(m.symbol(s)+" "+thousands(n)+" "+string(s)))
-		if n > 0 || m.width >= 40 {
-			short = append(short, style.Render(m.symbol(s)+fmt.Sprint(n)))
-		}
+		word := style.Render(m.symbol(s) + " " + thousands(n) + " " + string(s))
+		all, some = append(all, word), append(some, word)
+		short = append(short, style.Render(m.symbol(s)+" "+thousands(n)))
 	}
-	if line := strings.Join(long, "  "); ansi.StringWidth(line) <= m.width {
-		return line
+	for _, line := range []string{strings.Join(all, "  "), strings.Join(some, "  ")} {
+		if ansi.StringWidth(line) <= m.width {
+			return line
+		}
 	}
 	return strings.Join(short, " ")
 }
@@ -238,7 +245,7 @@ func (m Model) cell(r *Row, c column, w widths) string {
 	n, s := w[c], ""
 	switch c {
 	case colEnv:
-		s = r.Environment
+		return align(middle(r.Environment, n), n, false)
 	case colState:
 		s = m.symbol(r.state(m.now)) + " " + string(r.state(m.now))
 	case colBar:
@@ -299,8 +306,11 @@ func (m Model) detail(n int) []string {
 		return lines
 	}
 	r := m.shown[m.at]
-	name := clean(r.Environment, max(m.width/3, 8))
+	name := middle(r.Environment, max(m.width/3, 8))
 	text := name + ": " + strings.Join(full(r, m.now), m.separator())
+	if columnsFor(m.width, 0)[colDetail] == 0 {
+		text = brief(r, m.now, true) // what there is no column for
+	}
 	wrapped := strings.Split(ansi.Wrap(text, max(m.width-1, 1), " "), "\n")
 	for i := range lines {
 		switch {
