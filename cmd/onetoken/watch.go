@@ -81,6 +81,15 @@ func (a *app) onTerminal() bool {
 	return ok && term.IsTerminal(int(file.Fd())) && name != "dumb"
 }
 
+// roomForStrip reports whether stdout is a terminal with room for lines and a few that stay beneath them.
+func (a *app) roomForStrip() bool {
+	if !a.onTerminal() {
+		return false
+	}
+	width, height, err := term.GetSize(int(a.stdout.(*os.File).Fd()))
+	return err == nil && width >= top.StripWidth && height >= top.StripHeight
+}
+
 // printer returns what prints all rows: a line of JSON, or a table under the time.
 func (a *app) printer() func([]manager.Status, time.Time) error {
 	if a.output == "json" {

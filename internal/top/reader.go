@@ -21,7 +21,7 @@ type Options struct {
 	Watch    func(context.Context, store.Watcher) error                          // tells of events until the context is done; nil: none are heard
 	Interval time.Duration                                                       // between two rounds of reading, default 1 s
 	Rescan   time.Duration                                                       // between two calls of Names, default 30 s
-	Turn     int                                                                 // how many rows out of sight are read in a round, in turn; default 500
+	Turn     int                                                                 // how many rows out of sight are read in a round, in turn; default 500 a second
 	Now      func() time.Time                                                    // default time.Now
 }
 
@@ -66,7 +66,7 @@ type Reader struct {
 func NewReader(o Options) *Reader {
 	o.Interval = cmp.Or(o.Interval, time.Second)
 	o.Rescan = cmp.Or(o.Rescan, 30*time.Second)
-	o.Turn = cmp.Or(o.Turn, 500)
+	o.Turn = cmp.Or(o.Turn, max(int(500*o.Interval.Seconds()), 100))
 	if o.Now == nil {
 		o.Now = time.Now
 	}

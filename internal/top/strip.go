@@ -1,8 +1,12 @@
 package top
 
 import (
+	"context"
+	"io"
 	"strings"
+	"sync"
 
+	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 )
 
@@ -10,7 +14,7 @@ import (
 // of the first one all there is.
 func (m Model) Strip() []string {
 	const room = 4 // rows
-	if m.width < stripWidth || m.height < stripHeight {
+	if m.width < StripWidth || m.height < StripHeight {
 		return nil
 	}
 	line := "─"
@@ -36,6 +40,51 @@ func (m Model) Strip() []string {
 
 // The least size of a terminal that a strip is shown on.
 const (
-	stripWidth  = 80
-	stripHeight = 16
+	StripWidth  = 80
+	StripHeight = 16
 )
+
+// Beneath runs f, which writes lines to out, and meanwhile shows a strip beneath them of what is read: from the call of read
+// on, until the function that it returns is called. f's error is the only one: whatever becomes of the terminal, f goes on, and
+// its lines are written without a strip. Ctrl-c ends f's context.
+func (t Terminal) Beneath(ctx context.Context, f func(ctx context.Context, out io.Writer, read func(Options) (stop func())) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	program := tea.NewProgram(view{model: t.model(), strip: true, left: cancel}, t.options()...)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = program.Run() // ends by Quit, or by itself where the terminal fails
+	}()
+	defer func() {
+		program.Send(over{})
+		program.Quit()
+		<-ended
+	}()
+	read := func(o Options) (stop func()) { return show(context.WithoutCancel(ctx), program, NewReader(o)) }
+	return f(ctx, &above{program: program, ended: ended, out: t.Out}, read)
+}
+
+// over ends a strip: it leaves no line behind.
+type over struct{}
+
+// above writes lines above a program's strip, and by itself once the program has ended.
+type above struct {
+	mu      sync.Mutex // keeps lines in order
+	program *tea.Program
+	ended   <-chan struct{}
+	out     io.Writer
+}
+
+// Write writes one or more whole lines.
+func (a *above) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-a.ended:
+		return a.out.Write(p)
+	default:
+	}
+	a.program.Send(tea.Println(strings.TrimSuffix(string(p), "\n"))()) // nothing where the program is ending
+	return len(p), nil
+}

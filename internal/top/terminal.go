@@ -24,21 +24,20 @@ type Terminal struct {
 // Show shows what r reads until somebody leaves the view or ctx is done; neither is an error. Meanwhile it has the whole
 // terminal, and gives it back as it was: after a panic, too, which then goes on.
 func (t Terminal) Show(ctx context.Context, r *Reader) error {
-	return t.run(ctx, r, view{model: t.model(), reader: r}, nil)
-}
-
-func (t Terminal) model() Model {
-	return Model{Namespace: t.Namespace, ASCII: !unicodeLocale(t.Environ)}.At(time.Now())
-}
-
-// run shows v. started is given the program before it runs; nil: nobody wants it.
-func (t Terminal) run(ctx context.Context, r *Reader, v view, started func(*tea.Program)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	program := tea.NewProgram(v, t.options()...)
+	program := tea.NewProgram(view{model: t.model(), reader: r}, t.options()...)
 	defer context.AfterFunc(ctx, program.Quit)()
-	if started != nil {
-		started(program)
+	stop := show(ctx, program, r)
+	last, err := program.Run()
+	stop()
+	if v, ok := last.(view); ok && v.panicked != "" {
+		panic(string(v.panicked))
 	}
+	return err
+}
+
+// show has a program shown what r reads until stop is called.
+func show(ctx context.Context, program *tea.Program, r *Reader) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		defer func() {
@@ -48,13 +47,11 @@ func (t Terminal) run(ctx context.Context, r *Reader, v view, started func(*tea.
 		}()
 		r.Run(ctx, func(s Snapshot) { program.Send(s) })
 	})
-	last, err := program.Run()
-	cancel()
-	reading.Wait()
-	if v, ok := last.(view); ok && v.panicked != "" {
-		panic(string(v.panicked))
-	}
-	return err
+	return func() { cancel(); reading.Wait() }
+}
+
+func (t Terminal) model() Model {
+	return Model{Namespace: t.Namespace, ASCII: !unicodeLocale(t.Environ)}.At(time.Now())
 }
 
 func (t Terminal) options() []tea.ProgramOption {
@@ -94,9 +91,11 @@ func lookup(environ []string, name string) (value string) {
 // A view is the model in a terminal.
 type view struct {
 	model    Model
-	reader   *Reader
-	strip    bool   // a few lines below what is printed, not the whole terminal
-	left     func() // called when somebody leaves a strip, which stays until it is ended
+	reader   *Reader // nil for a strip
+	strip    bool    // a few lines beneath what is printed, not the whole terminal
+	left     func()  // called when somebody leaves a strip, which stays until it is over
+	leaving  bool    // left was called
+	over     bool    // nothing is shown any more
 	panicked panicked
 }
 
@@ -127,12 +126,14 @@ func (v view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return v.press(msg)
 	case tea.PasteMsg:
 		v.model = v.model.Press(Key{Name: "paste", Text: msg.Content})
+	case over:
+		v.over = true
 	case panicked:
 		v.panicked, cmd = msg, tea.Quit
-	default:
-		return v, nil
 	}
-	v.reader.Look(v.model.Sight())
+	if !v.strip {
+		v.reader.Look(v.model.Sight())
+	}
 	return v, cmd
 }
 
@@ -142,6 +143,10 @@ func (v view) press(msg tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 	case key.Name == "ctrl+z":
 		return v, tea.Suspend
 	case v.strip && key.Name == "ctrl+c":
+		if v.leaving {
+			return v, tea.Quit // what is waited for now is ended by a real signal
+		}
+		v.leaving = true
 		v.left()
 		return v, nil
 	case v.strip:
@@ -158,7 +163,10 @@ func (v view) press(msg tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 
 // View implements [tea.Model].
 func (v view) View() tea.View {
-	if v.strip {
+	switch {
+	case v.over:
+		return tea.NewView("")
+	case v.strip:
 		return tea.NewView(strings.Join(v.model.Strip(), "\n"))
 	}
 	screen := tea.NewView(strings.Join(v.model.Lines(), "\n"))
