@@ -22,7 +22,7 @@ func (m Model) Strip() []string {
 		line = "-"
 	}
 	title := strings.Repeat(line, 3) + " live, as onetoken status --watch shows it "
-	title = faint(title + strings.Repeat(line, max(m.width-ansi.StringWidth(title), 0)))
+	title = faint(title + strings.Repeat(line, max(StripWidth-ansi.StringWidth(title), 0)))
 	w := columnsFor(m.width, m.longestName())
 	lines := []string{title, m.heads(w)}
 	for _, row := range m.shown[:min(room, len(m.shown))] {
@@ -32,10 +32,7 @@ func (m Model) Strip() []string {
 		lines = append(lines, faint("  "+m.nothing()))
 	}
 	lines = append(lines, m.detail(1)...)
-	for i := range lines {
-		lines[i] = ansi.Truncate(lines[i], m.width, "")
-	}
-	return lines
+	return m.fitted(lines)
 }
 
 // The least size of a terminal that a strip is shown on.
@@ -50,8 +47,8 @@ const (
 func (t Terminal) Beneath(ctx context.Context, f func(ctx context.Context, out io.Writer, read func(Options) (stop func())) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	program := tea.NewProgram(view{model: t.model(), strip: true, left: cancel}, t.options()...)
-	ended := make(chan struct{})
+	ended, drawn := make(chan struct{}), make(chan struct{})
+	program := tea.NewProgram(view{model: t.model(), strip: true, left: cancel, drawn: drawn}, t.options()...)
 	go func() {
 		defer close(ended)
 		_, _ = program.Run() // ends by Quit, or by itself where the terminal fails
@@ -62,6 +59,10 @@ func (t Terminal) Beneath(ctx context.Context, f func(ctx context.Context, out i
 		<-ended
 	}()
 	read := func(o Options) (stop func()) { return show(context.WithoutCancel(ctx), program, NewReader(o)) }
+	select {
+	case <-drawn:
+	case <-ended:
+	}
 	return f(ctx, &above{program: program, ended: ended, out: t.Out}, read)
 }
 

@@ -90,19 +90,26 @@ func lookup(environ []string, name string) (value string) {
 
 // A view is the model in a terminal.
 type view struct {
-	model    Model
-	reader   *Reader // nil for a strip
-	strip    bool    // a few lines beneath what is printed, not the whole terminal
-	left     func()  // called when somebody leaves a strip, which stays until it is over
-	leaving  bool    // left was called
-	over     bool    // nothing is shown any more
+	model   Model
+	reader  *Reader // nil for a strip
+	strip   bool    // a few lines beneath what is printed, not the whole terminal
+	left    func()  // called when somebody leaves a strip, which stays until it is over
+	leaving bool    // left was called
+	over    bool    // nothing is shown any more
+
+	sized    bool          // the terminal's size is known
+	drawn    chan struct{} // of a strip: closed when it was drawn first
 	panicked panicked
 }
 
 type (
+	drawn    struct{}
 	tick     time.Time
 	panicked string // with the stack
 )
+
+// firstFrame is more than the time until the first frame is drawn. Lines that are written before would scroll out of sight.
+const firstFrame = 100 * time.Millisecond
 
 // beat is how often what counts down is drawn again.
 const beat = 250 * time.Millisecond
@@ -118,6 +125,12 @@ func (v view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		v.model = v.model.Sized(msg.Width, msg.Height)
+		if v.drawn != nil && !v.sized {
+			v.sized = true
+			cmd = tea.Tick(firstFrame, func(time.Time) tea.Msg { return drawn{} })
+		}
+	case drawn:
+		close(v.drawn)
 	case tick:
 		v.model, cmd = v.model.At(time.Time(msg)), nextTick()
 	case Snapshot:

@@ -106,8 +106,13 @@ func why(r *Row) string {
 
 // full is all there is to say of a row, as parts of a text.
 func full(r *Row, now time.Time) []string {
-	parts := []string{string(r.state(now))}
-	if !r.usable(now) {
+	state := r.state(now)
+	parts := []string{string(state)}
+	switch {
+	case r.usable(now):
+	case state == manager.StateMissing, state == manager.StateConflict: // which says so
+		parts[0] += ": " + why(r)
+	default:
 		parts[0] += " and not usable: " + why(r)
 	}
 	if r.State == manager.StateRefreshing {

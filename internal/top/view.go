@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
@@ -54,7 +55,7 @@ func (m Model) Lines() []string {
 	var lines []string
 	add := func(there bool, line func() string) {
 		if there {
-			lines = append(lines, ansi.Truncate(line(), m.width, ""))
+			lines = append(lines, line())
 		}
 	}
 	add(l.info, m.info)
@@ -65,6 +66,22 @@ func (m Model) Lines() []string {
 	lines = append(lines, m.table(w, l.rows)...)
 	lines = append(lines, m.detail(l.detail)...)
 	add(l.help, m.help)
+	return m.fitted(lines)
+}
+
+// fitted makes lines as wide as the terminal at most, and of ASCII where it knows no more.
+func (m Model) fitted(lines []string) []string {
+	for i, line := range lines {
+		if m.ASCII {
+			line = strings.Map(func(r rune) rune {
+				if r > unicode.MaxASCII {
+					return '?'
+				}
+				return r
+			}, strings.ReplaceAll(line, "…", "~"))
+		}
+		lines[i] = ansi.Truncate(line, m.width, "")
+	}
 	return lines
 }
 
@@ -185,10 +202,10 @@ func (m Model) heads(w widths) string {
 func (m Model) table(w widths, n int) []string {
 	lines := make([]string, 0, n)
 	for i, row := range m.inSight() {
-		lines = append(lines, ansi.Truncate(m.row(row, w, m.top+i == m.at), m.width, ""))
+		lines = append(lines, m.row(row, w, m.top+i == m.at))
 	}
 	if len(lines) == 0 && n > 0 {
-		lines = append(lines, ansi.Truncate(faint("  "+m.nothing()), m.width, ""))
+		lines = append(lines, faint("  "+m.nothing()))
 	}
 	for len(lines) < n {
 		lines = append(lines, "")
@@ -247,7 +264,9 @@ func (m Model) cell(r *Row, c column, w widths) string {
 	case colEnv:
 		return align(middle(r.Environment, n), n, false)
 	case colState:
-		s = m.symbol(r.state(m.now)) + " " + string(r.state(m.now))
+		if s = m.symbol(r.state(m.now)); n > 1 {
+			s += " " + string(r.state(m.now))
+		}
 	case colBar:
 		return m.bar(r, n)
 	case colLeft:

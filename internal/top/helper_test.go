@@ -1,0 +1,3 @@
+package top_test
+
+func helper() bool { return false }
