@@ -37,7 +37,7 @@ func Start(t testing.TB, width, height int, env []string, args ...string) *Termi
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	term := &Terminal{t: t, tmux: programs.Need(t, "tmux"), socket: filepath.Join(dir, "s"), pid: filepath.Join(dir, "pid")}
 	// The shell stays for what comes after: the exit code, and whether what is typed is echoed again.
-	script := fmt.Sprintf(`sh -c %s; echo "exit code $?."; stty -a | tr ' ;' '\n\n' | grep -e echo$ -e icanon$ | tr '\n' ' '; exec cat`,
+	script := fmt.Sprintf(`trap : INT; sh -c %s; echo "exit code $?."; stty -a | tr ' ;' '\n\n' | grep -e echo$ -e icanon$ | tr '\n' ' '; exec cat`,
 		quote(fmt.Sprintf("echo $$ > %[1]s.part; mv %[1]s.part %[1]s; exec %[2]s", term.pid, quoted(args))))
 	start := []string{"-f", os.DevNull, "new-session", "-d", "-s", "main", "-x", strconv.Itoa(width), "-y", strconv.Itoa(height)}
 	for _, entry := range env {
@@ -147,7 +147,9 @@ func (t *Terminal) AwaitThat(what string, met func(screen string) bool) string {
 // Restored waits for the command's end with that exit code, and checks that the terminal is as it was before.
 func (t *Terminal) Restored(code int) string {
 	t.t.Helper()
-	screen := t.AwaitThat("the end of the command", func(screen string) bool { return strings.Contains(screen, "exit code ") && strings.Contains(screen, "icanon") })
+	screen := t.AwaitThat("the end of the command", func(screen string) bool {
+		return strings.Contains(screen, "exit code ") && strings.Contains(screen, "icanon")
+	})
 	if !strings.Contains(screen, fmt.Sprintf("exit code %d.", code)) || t.Alternate() ||
 		!strings.Contains(screen, "\nicanon echo") || strings.TrimSpace(t.run("display-message", "-p", "-t", "main", "#{cursor_flag}")) != "1" {
 		t.t.Errorf("not restored, or another exit code than %d (second screen %v):\n%s", code, t.Alternate(), screen)

@@ -1,6 +1,7 @@
 package top
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/store"
 )
 
 // clean makes text of foreign origin one line that fits into n cells.
@@ -102,6 +104,14 @@ func why(r *Row) string {
 		return "its life has ended"
 	}
 	return text(r.Reason, 200)
+}
+
+// reason is why reading fails: what Redis or the way to it said, without what was read.
+func reason(err error) string {
+	if status, ok := errors.AsType[*store.StatusError](err); ok {
+		return printable.Redis(status.Err)
+	}
+	return printable.Line(err.Error(), 300)
 }
 
 // full is all there is to say of a row, as parts of a text.

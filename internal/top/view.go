@@ -9,7 +9,6 @@ import (
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager"
 )
 
@@ -110,7 +109,7 @@ func (m Model) info() string {
 	}
 	parts := []string{bold(what)}
 	if m.paused {
-		parts = append(parts, reversed(" paused at "+clock(m.now, m.now)+" "))
+		parts = []string{reversed(" paused at " + clock(m.now, m.now) + " "), bold(what)}
 	} else if age := m.age(); age >= 3*time.Second && m.snapshot.Problem == nil {
 		parts = append(parts, "read up to "+span(age)+" ago")
 	}
@@ -177,7 +176,7 @@ func (m Model) counts() string {
 // problem says since when reading fails, and why.
 func (m Model) problem() string {
 	line := fmt.Sprintf(" reading fails since %s (%s): %s", clock(m.snapshot.Since, m.now), span(m.now.Sub(m.snapshot.Since)),
-		printable.Line(m.snapshot.Problem.Error(), 300))
+		reason(m.snapshot.Problem))
 	line = ansi.Truncate(line, m.width, "…")
 	return lipgloss.NewStyle().Reverse(true).Bold(true).Foreground(lipgloss.Red).
 		Render(line + strings.Repeat(" ", max(m.width-ansi.StringWidth(line), 0)))
