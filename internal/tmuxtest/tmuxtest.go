@@ -30,7 +30,7 @@ type Terminal struct {
 // tmux sets. It needs tmux: [programs.Need].
 func Start(t testing.TB, width, height int, env []string, args ...string) *Terminal {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tmux-") // short: a socket's path may have 100 bytes
+	dir, err := os.MkdirTemp("", "tmux-") //nolint:usetesting // a socket's path may have 100 bytes, and that of a test has more
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -227,6 +227,7 @@ func (m Model) compare(a, b *Row) int {
 		c = cmp.Compare(a.trouble(m.now), b.trouble(m.now))
 	case byTTL:
 		c = cmp.Compare(a.left(m.now), b.left(m.now))
+	default: // the name decides
 	}
 	c = cmp.Or(c, strings.Compare(a.Environment, b.Environment))
 	if m.reverse {

@@ -16,13 +16,11 @@ import (
 
 var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 
-func some[T any](v T) *T { return &v }
-
 // row is an environment with a token that lives for an hour and has ttl left at noon.
 func row(name string, state manager.State, ttl time.Duration) *top.Row {
 	s := manager.Status{Environment: name, State: state, Usable: true, TTL: manager.Milliseconds(ttl)}
 	issued := noon.Add(ttl - time.Hour)
-	s.Version, s.ExpiresAt, s.RefreshedBy = some(store.Version(issued.UnixMicro())), some(noon.Add(ttl)), some("worker-1:4711")
+	s.Version, s.ExpiresAt, s.RefreshedBy = new(store.Version(issued.UnixMicro())), new(noon.Add(ttl)), new("worker-1:4711")
 	return &top.Row{Status: s, Read: noon, Life: time.Hour}
 }
 
@@ -33,7 +31,7 @@ func bare(name string, state manager.State, reason string) *top.Row {
 
 func failed(r *top.Row, code, message string, next time.Duration) *top.Row {
 	r.State = manager.StateFailing
-	r.Failure = manager.FailureStatus{Code: &code, Status: some(503), Message: &message, Attempt: some(3), RetryAt: some(noon.Add(next))}
+	r.Failure = manager.FailureStatus{Code: &code, Status: new(503), Message: &message, Attempt: new(3), RetryAt: new(noon.Add(next))}
 	return r
 }
 
@@ -45,7 +43,7 @@ func leased(r *top.Row, holder string, ttl time.Duration) *top.Row {
 // all has a row of each state.
 func all() top.Snapshot {
 	conflict := row("f-conflict", manager.StateConflict, 20*time.Minute)
-	conflict.Usable, conflict.Reason = false, some("it is of another configuration")
+	conflict.Usable, conflict.Reason = false, new("it is of another configuration")
 	return top.Snapshot{Complete: true, Rows: []*top.Row{
 		row("a-fresh", manager.StateFresh, 45*time.Minute),
 		row("b-stale", manager.StateStale, 5*time.Minute),

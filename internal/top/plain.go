@@ -32,7 +32,7 @@ func (p Plain) Show(ctx context.Context, r *Reader) error {
 			failing = !failing
 			p.Trouble(s.Problem)
 		}
-		if err == nil && s.Problem == nil && s.Complete && !(printed && p.same(last, s.Rows)) {
+		if err == nil && s.Problem == nil && s.Complete && (!printed || !p.same(last, s.Rows)) {
 			last, printed = s.Rows, true
 			now := time.Now()
 			err = p.Print(statuses(s.Rows, now), now)

@@ -13,13 +13,11 @@ import (
 func plant(ctx context.Context, p redis.Pipeliner, env, state string, now time.Time) {
 	key := "onetoken:{" + env + "}:"
 	const life = time.Hour
-	token := func(age time.Duration, more ...any) {
+	token := func(age time.Duration) {
 		issued := now.Add(-age)
 		version := fmt.Sprint(issued.UnixMicro())
-		p.HSet(ctx, key+"token", append([]any{
-			"access_token", "secret-" + env, "token_type", "Bearer", "scope", "", "issued_at", stamp(issued),
-			"expires_at", stamp(issued.Add(life)), "version", version, "refreshed_by", "worker-" + fmt.Sprint(len(env)) + ":4711", "took_ms", "120", "config", "c0ffee",
-		}, more...)...)
+		p.HSet(ctx, key+"token", "access_token", "secret-"+env, "token_type", "Bearer", "scope", "", "issued_at", stamp(issued),
+			"expires_at", stamp(issued.Add(life)), "version", version, "refreshed_by", "worker-"+fmt.Sprint(len(env))+":4711", "took_ms", "120", "config", "c0ffee")
 		p.PExpireAt(ctx, key+"token", issued.Add(life))
 		p.HSet(ctx, key+"mark", "issued", version, "stored", version, "dropped", 0)
 	}

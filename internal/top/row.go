@@ -85,6 +85,7 @@ func (r *Row) trouble(now time.Time) int {
 		return 3
 	case manager.StateStale:
 		return 5
+	default:
+		return 7
 	}
-	return 7
 }

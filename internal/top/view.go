@@ -36,8 +36,9 @@ func lookOf(s manager.State) look {
 		return look{"↻", "@", plain.Foreground(lipgloss.Cyan)}
 	case manager.StateStale:
 		return look{"◐", "~", plain.Foreground(lipgloss.Yellow)}
+	default:
+		return look{"●", "*", plain.Foreground(lipgloss.Green)}
 	}
-	return look{"●", "*", plain.Foreground(lipgloss.Green)}
 }
 
 func (m Model) symbol(s manager.State) string {
@@ -183,18 +184,13 @@ func (m Model) problem() string {
 }
 
 func (m Model) heads(w widths) string {
-	cells := strings.Repeat(" ", gutter)
-	for i, c := range w.there() {
-		if i > 0 {
-			cells += strings.Repeat(" ", gap)
-		}
+	var cells []string
+	for _, c := range w.there() {
 		head := c.String()
-		if w[c] < len(head) {
-			head = head[:w[c]]
-		}
-		cells += align(head, w[c], c == colLeft)
+		cells = append(cells, align(head[:min(w[c], len(head))], w[c], c == colLeft))
 	}
-	return lipgloss.NewStyle().Underline(true).Faint(true).Render(align(cells, m.width, false))
+	line := strings.Repeat(" ", gutter) + strings.Join(cells, strings.Repeat(" ", gap))
+	return lipgloss.NewStyle().Underline(true).Faint(true).Render(align(line, m.width, false))
 }
 
 // table returns exactly n lines.
@@ -229,17 +225,15 @@ func (m Model) row(r *Row, w widths, cursor bool) string {
 	state := r.state(m.now)
 	style := lookOf(state).style
 	dim := lipgloss.NewStyle().Faint(true)
-	line := strings.Repeat(" ", gutter)
-	if cursor {
-		line = "> "
-		if !m.ASCII {
-			line = "› "
-		}
+	mark := strings.Repeat(" ", gutter)
+	switch {
+	case cursor && m.ASCII:
+		mark = "> "
+	case cursor:
+		mark = "› "
 	}
-	for i, c := range w.there() {
-		if i > 0 {
-			line += strings.Repeat(" ", gap)
-		}
+	var cells []string
+	for _, c := range w.there() {
 		cell := m.cell(r, c, w)
 		switch {
 		case m.snapshot.Problem != nil:
@@ -251,9 +245,9 @@ func (m Model) row(r *Row, w widths, cursor bool) string {
 		case c == colVersion, c == colBy:
 			cell = dim.Render(cell)
 		}
-		line += cell
+		cells = append(cells, cell)
 	}
-	return line
+	return mark + strings.Join(cells, strings.Repeat(" ", gap))
 }
 
 // cell is a row's text in a column, as wide as that.
@@ -284,7 +278,7 @@ func (m Model) cell(r *Row, c column, w widths) string {
 		if s = "-"; r.RefreshedBy != nil {
 			s = *r.RefreshedBy
 		}
-	case colDetail:
+	default:
 		s = brief(r, m.now, w[colBy] == 0)
 	}
 	return align(clean(s, n), n, c == colLeft)
@@ -339,8 +333,8 @@ func (m Model) detail(n int) []string {
 			lines[i] = wrapped[i]
 		}
 	}
-	if strings.HasPrefix(lines[0], name) {
-		lines[0] = bold(name) + strings.TrimPrefix(lines[0], name)
+	if rest, ok := strings.CutPrefix(lines[0], name); ok {
+		lines[0] = bold(name) + rest
 	}
 	return lines
 }
