@@ -22,6 +22,8 @@ type app struct {
 	stdout, stderr io.Writer
 	lookup         func(string) (string, bool) // of the process's environment
 
+	interruptIgnored bool // SIGINT was ignored when the process was started
+
 	sources          config.Sources
 	replica          string // in place of the file's
 	stays            bool   // the command stays, and keeps tokens warm where that is configured

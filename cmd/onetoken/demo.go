@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"time"
@@ -9,17 +11,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onetoken/onetoken/internal/demo"
+	"github.com/onetoken/onetoken/internal/overview"
+	"github.com/onetoken/onetoken/internal/top"
 	"github.com/onetoken/onetoken/internal/worker"
+	"github.com/onetoken/onetoken/store"
 )
 
 func (a *app) demoCommand() *cobra.Command {
 	var program string
 	var replicas int
+	var plain bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show a fleet at work: replica processes, an embedded Redis, a scripted token endpoint",
 		Long: `Show a fleet at work: replica processes, an embedded Redis (miniredis) and a scripted token endpoint. It needs nothing
-installed and no configuration, takes about 15 seconds, and fails where what it shows didn't hold.`,
+installed and no configuration, takes about 15 seconds, and fails where what it shows didn't hold. On a terminal that is large
+enough the view of status --watch stands beneath the lines.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if replicas < 3 || replicas > 100 {
@@ -29,12 +36,32 @@ installed and no configuration, takes about 15 seconds, and fails where what it 
 			if err != nil {
 				return err
 			}
-			return demo.Run(cmd.Context(), demo.Options{Out: a.stdout, Worker: command, Replicas: replicas})
+			options := demo.Options{Out: a.stdout, Worker: command, Replicas: replicas}
+			if plain || !a.roomForStrip() {
+				return demo.Run(cmd.Context(), options)
+			}
+			return a.liveDemo(cmd.Context(), options)
 		},
 	}
 	cmd.Flags().StringVar(&program, "worker", "", "`program` that is run as a replica such as cmd/worker (default: this one)")
+	cmd.Flags().BoolVar(&plain, "plain", false, "only lines, on a terminal, too")
 	cmd.Flags().IntVar(&replicas, "replicas", 8, "`number` of replica processes")
 	return cmd
+}
+
+// liveDemo is the demonstration with a live view of its environment beneath its lines.
+func (a *app) liveDemo(ctx context.Context, o demo.Options) error {
+	ctx, stop := a.endSignals(ctx)
+	defer stop()
+	terminal := top.Terminal{Out: a.stdout, Environ: os.Environ()}
+	return terminal.Beneath(ctx, func(ctx context.Context, out io.Writer, read func(top.Options) func()) error {
+		o.Out = out
+		o.Opened = func(s *store.Store) func() {
+			view := overview.New(s, nil)
+			return read(top.Options{Names: view.Names, Rows: view.Rows, Watch: s.Watch, Interval: minWatchInterval, Rescan: time.Second})
+		}
+		return demo.Run(ctx, o)
+	})
 }
 
 // replicaCommand returns the program to run as a replica, with its first arguments.

@@ -5,8 +5,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/onetoken/onetoken/internal/tmuxtest"
 )
 
 // The demonstration checks itself; here, that it does so and that its figures are what they must be.
@@ -60,5 +63,64 @@ func TestDemoWithABrokenWorker(t *testing.T) {
 	}
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// On a terminal the live view stands beneath the lines, and nothing of it is left at the end.
+func TestDemoOnATerminal(t *testing.T) {
+	t.Parallel()
+	needSignals(t)
+	term := tmuxtest.Start(t, 120, 40, nil, binaries.onetoken, "demo", "--replicas", "3")
+	term.Await("─── live, as onetoken status --watch shows it", "  ENVIRONMENT STATE", "  prod ")
+	screen := term.AwaitThat("the end", func(screen string) bool { return strings.Contains(screen, "exit code ") })
+	code := 0
+	if !strings.Contains(screen, "All of it held.") {
+		code = 1 // what it says of a machine that is too busy isn't what is tested here
+	}
+	term.Restored(code)
+	said := term.History()
+	if strings.Contains(screen, "─── live") || strings.Count(said, "=> ") != 8 || !strings.Contains(said, "an embedded Redis on") {
+		t.Errorf("got\n%s", said)
+	}
+}
+
+// Ctrl-c ends it as a signal does, with the replicas.
+func TestDemoOnATerminalInterrupted(t *testing.T) {
+	t.Parallel()
+	needSignals(t)
+	for name, end := range map[string]func(*testing.T, *tmuxtest.Terminal){
+		"ctrl-c":  func(_ *testing.T, term *tmuxtest.Terminal) { term.Type("C-c") },
+		"SIGTERM": func(t *testing.T, term *tmuxtest.Terminal) { kill(t, term, syscall.SIGTERM) },
+		"SIGHUP":  func(t *testing.T, term *tmuxtest.Terminal) { kill(t, term, syscall.SIGHUP) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			temp := t.TempDir()
+			term := tmuxtest.Start(t, 120, 40, []string{"TMPDIR=" + temp}, binaries.onetoken, "demo", "--replicas", "3")
+			term.Await("─── live", "  prod ")
+			end(t, term)
+			term.Restored(1)
+			if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// A small terminal, and who wants it so, gets lines.
+func TestDemoPlain(t *testing.T) {
+	t.Parallel()
+	needSignals(t)
+	for _, c := range []struct {
+		width, height int
+		args          []string
+	}{{79, 40, nil}, {120, 15, nil}, {120, 40, []string{"--plain"}}} {
+		term := tmuxtest.Start(t, c.width, c.height, nil, append([]string{binaries.onetoken, "demo", "--replicas", "3"}, c.args...)...)
+		term.Await("1. A cold fleet")
+		if said := term.History(); strings.Contains(said, "─── live") {
+			t.Errorf("%v:\n%s", c, said)
+		}
+		term.Type("C-c")
+		term.Restored(1)
 	}
 }

@@ -15,9 +15,10 @@ import (
 
 func main() {
 	redis.SetLogger(silence{})
+	ignored := signal.Ignored(os.Interrupt) // which NotifyContext ends
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv}
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv, interruptIgnored: ignored}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -14,16 +15,36 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	var check bool
+	var check, watch bool
+	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "status [ENV...]",
 		Short: "Show what is in Redis of each environment, never a token",
 		Long: `Show what is in Redis of each environment in the file and of each that is found in Redis, or of those that are named.
-Never a token. Without a file, with --redis-url alone, an environment is judged by the default policy.`,
+Never a token. Without a file, with --redis-url alone, an environment is judged by the default policy.
+
+With --watch it goes on. On a terminal that is a view that redraws in place; its keys:
+
+  / filter: a part of the name, or :state (:failing, :unusable); enter keeps it, esc clears it
+  s sort: what needs a look first, by name, what ends first        r reverse
+  up, down, pgup, pgdn, home, end move; below the table is all there is to say of the row
+  space pause, and go on        q, esc, ctrl-c leave
+
+Elsewhere --output table prints a new table under the time whenever anything but a TTL has changed, and --output json all rows
+as an array on one line, each interval and on every event. SIGINT and SIGTERM end it, with exit code 0.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case watch && check:
+				return &usageError{errors.New("--check and --watch don't go together")}
+			case !watch && cmd.Flags().Changed("interval"):
+				return &usageError{errors.New("--interval is for --watch")}
+			}
 			o, err := a.open(true)
 			if err != nil {
 				return err
+			}
+			if watch {
+				return a.watch(cmd.Context(), o, args, interval)
 			}
 			view := overview.New(o.store, o.manager)
 			names, err := view.Choose(cmd.Context(), args)
@@ -44,6 +65,8 @@ Never a token. Without a file, with --redis-url alone, an environment is judged 
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "exit 1 where one of the environments isn't usable")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and show what changes")
+	cmd.Flags().DurationVar(&interval, "interval", watchInterval, "`time` between two reads of --watch; events are followed at once")
 	return cmd
 }
 

@@ -38,6 +38,9 @@ type Options struct {
 	Out      io.Writer
 	Worker   []string // the program that is run as a replica, and its first arguments: cmd/worker or the like
 	Replicas int      // default 8, at least 3
+
+	// Opened, if not nil, is called with the fleet's store before the first scene; what it returns is called before Redis goes.
+	Opened func(*store.Store) (closed func())
 }
 
 // ErrDidNotHold says that something that was to be shown turned out otherwise; the output says what.
@@ -50,6 +53,9 @@ func Run(ctx context.Context, o Options) error {
 	defer s.close()
 	if err != nil {
 		return err
+	}
+	if o.Opened != nil {
+		s.closers = append(s.closers, o.Opened(s.store))
 	}
 	for _, scene := range []func(context.Context) error{s.coldFleet, s.rotation, s.killedHolder, s.backoff, s.finale} {
 		if err := scene(ctx); err != nil {
