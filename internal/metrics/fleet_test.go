@@ -25,11 +25,11 @@ type exported struct {
 
 const env = managertest.Environment
 
-func newExported(t *testing.T) *exported {
+func newExported(t *testing.T, logged *records) *exported {
 	t.Helper()
 	e := newExporter(t, metrics.Options{Version: "v0.0.0-test"})
 	x := &exported{t: t}
-	x.kit = managertest.NewFleet(t, 2, managertest.Options{Config: func(i int, c *manager.Config) {
+	x.kit = managertest.NewFleet(t, 2, managertest.Options{Logger: logged.logger(), Config: func(i int, c *manager.Config) {
 		if i == 0 {
 			c.MeterProvider = e.MeterProvider()
 			c.WallClock = func() time.Time { return time.Now().Add(time.Duration(x.ahead.Load())) }
