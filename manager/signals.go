@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"strconv"
@@ -164,7 +165,7 @@ func redisKind(err error) string {
 		return telemetry.ErrorType(strings.ToLower(word))
 	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
 		return "timeout"
-	case isNet:
+	case isNet, errors.Is(err, io.EOF):
 		return "unreachable"
 	}
 	return telemetry.Other
@@ -180,9 +181,9 @@ func (e *Env) fenced(ctx context.Context, record string, err error) {
 	}
 }
 
-// noteEvent notes that an event has told of a token.
-func (e *Env) noteEvent(ev store.Event) {
-	if ev.Kind == store.EventStored {
+// noteEventLocked notes that an event has told of a token, where that has it read.
+func (e *Env) noteEventLocked(ev store.Event) {
+	if ev.Kind == store.EventStored && (e.flight != nil || e.inUse()) {
 		e.heard.Store(int64(ev.Version))
 	}
 }

@@ -36,10 +36,10 @@ func (w watcher) Event(ev store.Event) {
 	known := e.answer != nil && e.answer.version == ev.Version
 	if !known {
 		e.answer = nil
+		e.noteEventLocked(ev)
 	}
 	e.mu.Unlock()
 	if !known {
-		e.noteEvent(ev)
 		e.hear(ev.Kind != store.EventFailed)
 	}
 }

@@ -174,12 +174,13 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func methodNotAllowed(method string) http.HandlerFunc {
-	allow := method
+	methods := []string{method}
 	if method == http.MethodGet {
-		allow = "GET, HEAD"
+		methods = append(methods, http.MethodHead)
 	}
+	allow := strings.Join(methods, ", ")
 	return func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(allow, r.Method) { // below a path that others are registered at
+		if slices.Contains(methods, r.Method) { // below a path that others are registered at
 			notFound(w, r)
 			return
 		}

@@ -86,6 +86,7 @@ func New(mp metric.MeterProvider, tp trace.TracerProvider) (*Signals, error) {
 	if m.err != nil {
 		return nil, fmt.Errorf("an instrument of the meter provider: %w", m.err)
 	}
+	s.clockSteps.Add(context.Background(), 0) // see Env
 	return s, nil
 }
 
@@ -136,10 +137,12 @@ type Env struct {
 	request []attribute.KeyValue     // of the span of a request
 }
 
-// Env returns what records the signals of the environment.
+// Env returns what records the signals of the environment. Counters that are looked at for a first increase begin at 0:
+// one that begins at 1 has had none.
 func (s *Signals) Env(name string, server Server) *Env {
 	e := &Env{signals: s, name: Environment.String(name)}
 	e.own = e.with()
+	s.leasesLost.Add(context.Background(), 0, e.own)
 	e.request = []attribute.KeyValue{e.name}
 	if server.Address != "" {
 		e.request = append(e.request, requestMethod.String("POST"), serverAddress.String(server.Address))
