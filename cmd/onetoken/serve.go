@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onetoken/onetoken/internal/agent"
+	"github.com/onetoken/onetoken/internal/agent/page"
 	"github.com/onetoken/onetoken/internal/config"
 	"github.com/onetoken/onetoken/internal/metrics"
 	"github.com/onetoken/onetoken/internal/overview"
@@ -136,14 +138,20 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 
 // newAgent makes the agent of an opened configuration.
 func (a *app) newAgent(o *opened, s config.Agent, hosts []string, exported http.Handler) (*agent.Agent, error) {
+	view, csrf := overview.New(o.store, o.manager).Cached(), rand.Text()
 	options := agent.Options{
 		Manager:      o.manager,
-		Overview:     overview.New(o.store, o.manager).Cached(),
+		Overview:     view,
 		Environments: o.file.Environments,
 		KeyFile:      s.KeyFile,
 		Hosts:        slices.Concat(s.Hosts, hosts),
-		Metrics:      exported,
-		Log:          a.log,
+		Page: page.New(page.Options{
+			Overview: view, Watch: o.store.Watch, CSRFToken: csrf,
+			Replica: o.manager.Replica(), Namespace: o.store.Namespace(), Version: thisBuild().Version, Log: a.log,
+		}),
+		Metrics:   exported,
+		CSRFToken: csrf,
+		Log:       a.log,
 	}
 	for _, c := range s.Clients {
 		options.Clients = append(options.Clients, agent.Client(c))
