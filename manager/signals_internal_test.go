@@ -78,9 +78,9 @@ func TestRedisErrorsHaveNames(t *testing.T) {
 		err             error
 		operation, kind string
 	}{
-		{&store.StatusError{Op: "read", Err: redisAnswer("READONLY You can't write")}, "read", "readonly"},
-		{&store.StatusError{Op: "issue a version", Err: redisAnswer("NOPERM no rights on key secret")}, "issue", "noperm"},
-		{&store.StatusError{Op: "record a failure", Err: redisAnswer("somethingelse altogether")}, "fail", "_OTHER"},
+		{&store.StatusError{Op: "read", Err: answerError("READONLY You can't write")}, "read", "readonly"},
+		{&store.StatusError{Op: "issue a version", Err: answerError("NOPERM no rights on key secret")}, "issue", "noperm"},
+		{&store.StatusError{Op: "record a failure", Err: answerError("somethingelse altogether")}, "fail", "_OTHER"},
 		{&store.StatusError{Op: "store", Err: fmt.Errorf("read: %w", context.DeadlineExceeded)}, "store", "timeout"},
 		{&store.StatusError{Op: "seal", Err: errors.New("no key")}, "seal", "_OTHER"},
 		{&store.StatusError{Op: "invalidate", Err: io.EOF}, "invalidate", "unreachable"},
@@ -92,10 +92,10 @@ func TestRedisErrorsHaveNames(t *testing.T) {
 	}
 }
 
-type redisAnswer string
+type answerError string
 
-func (e redisAnswer) Error() string { return string(e) }
-func (redisAnswer) RedisError()     {}
+func (e answerError) Error() string { return string(e) }
+func (answerError) RedisError()     {}
 
 func TestAnOutageIsToldByItsSigns(t *testing.T) {
 	const s = time.Second

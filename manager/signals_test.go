@@ -129,8 +129,8 @@ func (m *meter) becomes(name, attrs string, want float64) {
 const ofEnv = "onetoken.environment=" + env
 
 func TestAttemptsAreCountedByTheirOutcome(t *testing.T) {
-	m := newMeter(t)
-	f := newFleet(t, redistest.Mini(t), 1, m.of(0))
+	m, hour := newMeter(t), manager.Backoff{Min: time.Hour, Max: time.Hour}
+	f := newFleet(t, redistest.Mini(t), 1, m.of(0), policy(manager.Policy{Backoff: hour, BackoffRefused: hour}))
 	f.mustToken(f.managers[0])
 	m.becomes("onetoken.refreshes", ofEnv+",onetoken.outcome=stored", 1)
 	m.becomes("onetoken.endpoint.request.duration", ofEnv, 1)
@@ -244,8 +244,9 @@ func TestTheGaugesOfAToken(t *testing.T) {
 	f.endpoint.Push(mockendpoint.Reply{ExpiresIn: 3600})
 	f.mustToken(f.managers[0])
 	m.becomes("onetoken.token.usable", ofEnv, 1)
-	ttl, age := m.value("onetoken.token.ttl", ofEnv), m.value("onetoken.token.age", ofEnv)
-	if ttl <= 0 || ttl > 3600 || age < 0 || ttl+age < 3590 || ttl+age > 3610 {
+	all := m.read() // at once: what one loses the other gains
+	ttl, age := all["onetoken.token.ttl"][0].value, all["onetoken.token.age"][0].value
+	if ttl <= 0 || ttl > 3600 || age < 0 || ttl+age < 3599 || ttl+age > 3601 {
 		t.Errorf("of a life of 3600 s %v are left and %v over", ttl, age)
 	}
 	if _, err := f.managers[0].Invalidate(t.Context(), env, 0); err != nil {
@@ -319,12 +320,16 @@ func TestRedisErrorsAreCounted(t *testing.T) {
 	m.becomes("onetoken.subscription.up", "", 1)
 	f.mustToken(f.managers[0])
 	server.Stop()
-	if _, err := f.managers[0].Refresh(t.Context(), env); err == nil {
-		t.Fatal("no error")
-	}
-	m.becomes("onetoken.redis.away", ofEnv, 1)
+	eventually(t, 30*time.Second, "Redis counts as away", func() bool {
+		if _, err := f.managers[0].Refresh(t.Context(), env); err == nil {
+			t.Fatal("no error")
+		}
+		return m.value("onetoken.redis.away", ofEnv) == 1
+	})
 	m.becomes("onetoken.subscription.up", "", 0)
-	m.becomes("onetoken.caller.errors", "error.type=redis,"+ofEnv, 1)
+	if n := m.value("onetoken.caller.errors", "error.type=redis,"+ofEnv); n < 1 {
+		t.Errorf("there is %v", m.read()["onetoken.caller.errors"])
+	}
 	if n := m.value("onetoken.store.errors", "error.type=unreachable,"+ofEnv+",onetoken.operation=read"); n < 1 {
 		t.Errorf("there is %v", m.read()["onetoken.store.errors"])
 	}

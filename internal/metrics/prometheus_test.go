@@ -59,6 +59,7 @@ func startPrometheus(t *testing.T, scraped string) *process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	found, ended := make(chan string, 1), make(chan struct{})
 	t.Cleanup(func() {
 		_ = life.Close()

@@ -54,10 +54,11 @@ type Signals struct {
 }
 
 // Bounds of the histograms, in seconds. A request may take the endpoint timeout (10 s by default), a wait a refresh of
-// another replica that dies before it, and an event what Redis's pub/sub takes, or a poll where it was lost.
+// another replica that dies before it, and an event what Redis's pub/sub takes, or a poll where it was lost. Those of an
+// environment are few: with a thousand of them each is a thousand series.
 var (
-	waitBounds    = metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-	requestBounds = metric.WithExplicitBucketBoundaries(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+	waitBounds    = metric.WithExplicitBucketBoundaries(0.01, 0.05, 0.25, 1, 2.5, 5, 10, 30)
+	requestBounds = metric.WithExplicitBucketBoundaries(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 	lagBounds     = metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 30)
 )
 
