@@ -25,13 +25,11 @@ type login struct {
 	readings []credentials
 }
 
-type credentials struct{ id, secret string }
-
-// String keeps the secret from being printed.
-func (credentials) String() string { return "[redacted]" }
-
-// GoString is String for %#v.
-func (credentials) GoString() string { return "[redacted]" }
+// credentials hold a digest in place of the secret: they can't print it.
+type credentials struct {
+	id     string
+	secret digest
+}
 
 // An oauth2Error is an answer of RFC 6749 §5.2, or of RFC 8707 (invalid_target).
 type oauth2Error struct {
@@ -126,7 +124,7 @@ func readLogin(authorization []string, form url.Values) (login, *oauth2Error) {
 	case len(authorization) == 0 && secret == "":
 		return login{}, invalidClient("no client credentials")
 	case len(authorization) == 0:
-		return login{readings: []credentials{{id, secret}}}, nil
+		return login{readings: []credentials{{id, digestOf(secret)}}}, nil
 	case secret != "":
 		return login{}, invalidRequest("credentials in the header and in the body")
 	}
@@ -157,10 +155,10 @@ func parseBasic(header string) []credentials {
 	if !ok {
 		return nil
 	}
-	plain := credentials{id, secret}
+	plain := credentials{id, digestOf(secret)}
 	decodedID, idErr := url.QueryUnescape(id)
 	decodedSecret, secretErr := url.QueryUnescape(secret)
-	if decoded := (credentials{decodedID, decodedSecret}); idErr == nil && secretErr == nil && decoded != plain {
+	if decoded := (credentials{decodedID, digestOf(decodedSecret)}); idErr == nil && secretErr == nil && decoded != plain {
 		return []credentials{decoded, plain}
 	}
 	return []credentials{plain}

@@ -74,12 +74,12 @@ func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2E
 	}
 	knows, mayUse := false, false
 	for _, c := range l.readings {
-		id, secret := digestOf(c.id), digestOf(c.secret)
-		if e != nil && e.drop.id.equal(id) && e.drop.secret.equal(secret) {
+		id := digestOf(c.id)
+		if e != nil && e.drop.id.equal(id) && e.drop.secret.equal(c.secret) {
 			knows, mayUse = true, true
 		}
 		for _, known := range a.clients {
-			if digestOf(known.ID).equal(id) && known.secret.get().equal(secret) {
+			if digestOf(known.ID).equal(id) && known.secret.get().equal(c.secret) {
 				knows = true
 				mayUse = mayUse || e != nil && known.mayUse(e.name)
 			}

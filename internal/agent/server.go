@@ -75,6 +75,7 @@ func (a *Agent) server(requests context.Context) *http.Server {
 
 // stop ends the server gracefully, within a few seconds.
 func (a *Agent) stop(server *http.Server, cut context.CancelCauseFunc) {
+	a.log.Info("stopping", "outcome", "stopping")
 	if a.options.Page != nil {
 		a.options.Page.Close()
 	}
