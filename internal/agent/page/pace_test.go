@@ -1,9 +1,11 @@
 package page_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -133,4 +135,84 @@ func TestARedisThatIsAwayIsAskedEveryTwoSeconds(t *testing.T) {
 			t.Errorf("%d reads in a minute", len(got))
 		}
 	})
+}
+
+// connect opens a stream over a connection that holds nothing back, to a server whose own limits are short.
+func (b *bubble) connect() (browser net.Conn, end func()) {
+	browser, conn := net.Pipe()
+	listener := &oneConn{conn: conn, closed: make(chan struct{})}
+	server := &http.Server{Handler: b.mux, ReadTimeout: time.Second, WriteTimeout: time.Second}
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Serve(listener) })
+	if _, err := io.WriteString(browser, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		b.t.Fatal(err)
+	}
+	return browser, func() {
+		_ = browser.Close()
+		_ = server.Close()
+		running.Wait()
+	}
+}
+
+// A browser that takes nothing stops nobody and is given up.
+func TestABrowserThatTakesNothing(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		_, end := b.connect()
+		defer end()
+		if got := b.pass(9 * time.Second); len(got) == 0 {
+			t.Error("after 9 s nothing is read for it: was it given up?")
+		}
+		other := b.look()
+		if got := b.pass(9 * time.Second); len(got) < 4 {
+			t.Errorf("beside it another one looks, and in 9 s there are %d reads", len(got))
+		}
+		other()
+		if got := b.pass(time.Minute); len(got) != 0 {
+			t.Errorf("long after it was given up there are %d reads", len(got))
+		}
+	})
+}
+
+func TestAStreamOutlivesTheServersLimits(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		browser, end := b.connect()
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer end()
+		beats := make(chan struct{}, 1000)
+		running.Go(func() {
+			for in := bufio.NewScanner(browser); in.Scan(); {
+				if in.Text() == "event: beat" {
+					beats <- struct{}{}
+				}
+			}
+		})
+		b.pass(time.Hour)
+		if got := len(beats); got < 350 || got > 360 {
+			t.Errorf("%d signs of life in an hour; want one every 10 s", got)
+		}
+	})
+}
+
+// A oneConn is a listener with one connection.
+type oneConn struct {
+	conn   net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
 }

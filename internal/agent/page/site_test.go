@@ -12,9 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
 	"github.com/onetoken/onetoken/internal/agent/page"
 	"github.com/onetoken/onetoken/internal/overview"
-	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager/managertest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 	"github.com/onetoken/onetoken/store"
@@ -25,9 +28,10 @@ const secretText = "never-to-be-seen"
 
 // A site is an agent in small: the page on a real store and manager, and the two requests that it sends.
 type site struct {
-	t    testing.TB
-	kit  *managertest.Kit
-	pace page.Pace
+	t     testing.TB
+	redis *miniredis.Miniredis
+	kit   *managertest.Kit
+	pace  page.Pace
 	*httptest.Server
 
 	mu    sync.Mutex
@@ -50,11 +54,19 @@ var configured = []string{"billing", "eu-prod", "legacy-import", "prod", "report
 
 func newSite(t testing.TB, pace page.Pace) *site {
 	t.Helper()
-	s := &site{t: t, pace: pace}
+	s := &site{t: t, pace: pace, redis: miniredis.RunT(t)}
+	s.redis.ClockTTL(true)
 	s.kit = managertest.New(t, managertest.Options{
 		EnvironmentNames: configured,
 		Endpoint:         mockendpoint.Options{Life: time.Hour},
 		Logger:           slog.New(slog.DiscardHandler),
+		Namespace:        "onetoken",
+		Redis: func(testing.TB) redis.UniversalClient {
+			o := redistest.Options(s.redis.Addr())
+			o.ContextTimeoutEnabled = false // a slow machine is no Redis that is away
+			o.DialTimeout, o.ReadTimeout, o.WriteTimeout = 20*time.Second, 20*time.Second, 20*time.Second
+			return redis.NewClient(o)
+		},
 	})
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(func() {
@@ -177,9 +189,9 @@ func (s *site) do(path string) any {
 	case "/endpoint-fails":
 		s.kit.Endpoint.Push(mockendpoint.Reply{Error: "temporarily_unavailable", ErrorDescription: q.Get("message"), Status: 503})
 	case "/redis-away":
-		s.kit.Miniredis.SetError(q.Get("message"))
+		s.redis.SetError(q.Get("message"))
 	case "/redis-back":
-		s.kit.Miniredis.SetError("")
+		s.redis.SetError("")
 	case "/stop":
 		s.stop()
 	case "/start":
@@ -267,14 +279,12 @@ func (s *site) show() {
 		"/refresh?env=prod&life=1h", "/refresh?env=eu-prod&life=95s",
 		"/refresh?env=test&life=1h", "/expire?env=test&life=8m20s",
 		"/refresh?env=staging&life=1h", "/expire?env=staging&life=31m",
-		"/fail?env=staging&code=http_503&message=the+token+endpoint+answered+503+Service+Unavailable&backoff=48s",
-		"/fail?env=billing&code=invalid_client&message=Client+authentication+failed:+the+secret+was+rotated+on+1+November&backoff=2m",
+		"/fail?env=staging&code=http_503&message=the+token+endpoint+answered+503+Service+Unavailable&backoff=40m",
+		"/fail?env=billing&code=invalid_client&message=Client+authentication+failed:+the+secret+was+rotated+on+1+November&backoff=20m",
 		"/put?env=sandbox&by=worker-9:812&life=40m",
-		"/refresh?env=reports&life=2h", "/expire?env=reports&life=24m", "/lease?env=reports&holder=worker-17.eu.internal:4123&life=5m",
+		"/refresh?env=reports&life=2h", "/expire?env=reports&life=24m", "/lease?env=reports&holder=worker-17.eu.internal:4123&life=40m",
 		"/put?env=tenant-0042&by=ip-10-0-3-17.ap-southeast-2.compute.internal:51123&life=24h",
 	} {
 		s.do(path)
 	}
 }
-
-var _ manager.Status

@@ -147,10 +147,6 @@ func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := sender{w: w, c: http.NewResponseController(w), stuck: p.hub.pace.stuck}
-	// The server's own limit on reading a request would end the stream: it is one long answer.
-	if err := out.c.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return
-	}
 	hello := encode(eventHello, struct {
 		Now  int64  `json:"now"`
 		Boot string `json:"boot"`

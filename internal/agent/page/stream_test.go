@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -430,35 +428,6 @@ func TestCloseEndsAllStreams(t *testing.T) {
 
 func TestAPageThatNobodySawCloses(t *testing.T) {
 	page.New(page.Options{Overview: newSource()}).Close()
-}
-
-// A browser that takes nothing stops nobody, makes nothing grow, and is given up.
-func TestABrowserThatTakesNothing(t *testing.T) {
-	t.Parallel()
-	var names []string
-	for i := range 20_000 { // more than the sockets take
-		names = append(names, fmt.Sprintf("environment-with-a-long-name-%064d", i))
-	}
-	source := newSource(names...)
-	s := serve(t, source, page.Pace{All: never, Names: never, Streams: 2, Stuck: 20 * time.Millisecond})
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	one := make([]byte, 1)
-	if _, err := io.ReadFull(conn, one); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the one that takes nothing has made room", func() bool {
-		a, b := get(t, s.URL+"/v1/events"), get(t, s.URL+"/v1/events")
-		defer a.Body.Close()
-		defer b.Body.Close()
-		return a.StatusCode == http.StatusOK && b.StatusCode == http.StatusOK
-	})
 }
 
 // A stream that lags is sent the state instead of all that it has missed, and the last one is right.

@@ -95,17 +95,20 @@ function on(name, handle) {
 function hello(data) {
   failures = 0;
   setLink("live", "Live");
-  if (data.boot !== boot) renew(data.boot);
+  if (data.boot !== boot) renew();
 }
 
-// renew fetches what the page's requests must carry from an agent that has been started anew.
-async function renew(newBoot) {
+// renew fetches what the page's requests must carry from an agent that has been started anew, and returns whether it did.
+async function renew() {
   try {
-    const reply = await fetch("/", { cache: "no-store", redirect: "error" });
-    const found = /<meta name="onetoken-csrf" content="([A-Za-z0-9_.+/=-]+)">/.exec(await reply.text());
-    if (found) [csrf, boot] = [found[1], newBoot];
+    const text = await (await fetch("/", { cache: "no-store", redirect: "error" })).text();
+    const [newBoot, newCSRF] = ["boot", "csrf"].map((name) => new RegExp(`<meta name="onetoken-${name}" content="([^"&]+)">`).exec(text)[1]);
+    if (newBoot === boot) return false;
+    [boot, csrf] = [newBoot, newCSRF];
+    document.querySelector('meta[name="onetoken-csrf"]').content = csrf;
+    return true;
   } catch {
-    // The stream will break, too, and say hello again.
+    return false; // the next refused request tries again
   }
 }
 
@@ -450,9 +453,7 @@ async function act({ verb, name, version }) {
   setBusy(name, verb);
   const query = verb === "invalidate" && version ? `?version=${version}` : "";
   try {
-    const reply = await fetch(`/v1/environments/${encodeURIComponent(name)}/${verb}${query}`, {
-      method: "POST", headers: { "X-Onetoken-CSRF": csrf }, cache: "no-store", redirect: "error",
-    });
+    const reply = await send(`/v1/environments/${encodeURIComponent(name)}/${verb}${query}`);
     if (reply.ok) say(await success(verb, name, version, reply), false);
     else say(`${name}: ${verb} failed. ${await problem(reply)}`, true);
   } catch {
@@ -460,6 +461,13 @@ async function act({ verb, name, version }) {
   } finally {
     setBusy(name, undefined);
   }
+}
+
+// send sends a request, and once more where the agent has been started anew meanwhile and refused it.
+async function send(path) {
+  const post = () => fetch(path, { method: "POST", headers: { "X-Onetoken-CSRF": csrf }, cache: "no-store", redirect: "error" });
+  const reply = await post();
+  return reply.status === 403 && (await renew()) ? post() : reply;
 }
 
 async function success(verb, name, version, reply) {
