@@ -346,6 +346,9 @@ func TestScroll(t *testing.T) {
 			t.Errorf("%s: first %s, want %s, cursor on %s:\n%s", c.key, sight[0], c.first, c.cursor, text(m))
 		}
 	}
+	if got := text(m); !strings.Contains(got, " 1 to 7 of 100") {
+		t.Errorf("got\n%s", got)
+	}
 	if m = press(m, "end").Sized(120, 40); len(m.Sight()) != 34 || m.Sight()[33] != "env-0099" {
 		t.Errorf("in a higher terminal: %s", names(m))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -11,11 +12,11 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/colorprofile"
+	"golang.org/x/term"
 )
 
 // A Terminal is where a view is shown.
 type Terminal struct {
-	In        io.Reader // default the process's stdin, or its terminal where that is none
 	Out       io.Writer // default stdout
 	Environ   []string  // default the process's: TERM, NO_COLOR, the locale
 	Namespace string    // is shown
@@ -56,8 +57,8 @@ func (t Terminal) model() Model {
 
 func (t Terminal) options() []tea.ProgramOption {
 	options := []tea.ProgramOption{tea.WithoutSignalHandler(), tea.WithEnvironment(t.Environ), tea.WithFPS(30)}
-	if t.In != nil {
-		options = append(options, tea.WithInput(t.In))
+	if !hasKeys() {
+		options = append(options, tea.WithInput(nil))
 	}
 	if t.Out != nil {
 		options = append(options, tea.WithOutput(t.Out))
@@ -66,6 +67,20 @@ func (t Terminal) options() []tea.ProgramOption {
 		options = append(options, tea.WithColorProfile(colorprofile.ASCII))
 	}
 	return options
+}
+
+// hasKeys reports whether there is a terminal to read keys from: stdin, or else the process's. A view can do without.
+func hasKeys() bool {
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		return true
+	}
+	in, out, err := tea.OpenTTY()
+	if err != nil {
+		return false
+	}
+	_ = in.Close()
+	_ = out.Close()
+	return true
 }
 
 // unicodeLocale is false where the locale says that the terminal has another encoding than UTF-8.

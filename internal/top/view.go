@@ -190,7 +190,7 @@ func (m Model) heads(w widths) string {
 		cells = append(cells, align(head[:min(w[c], len(head))], w[c], c == colLeft))
 	}
 	line := strings.Repeat(" ", gutter) + strings.Join(cells, strings.Repeat(" ", gap))
-	return lipgloss.NewStyle().Underline(true).Faint(true).Render(align(line, m.width, false))
+	return lipgloss.NewStyle().Faint(true).Render(line)
 }
 
 // table returns exactly n lines.
@@ -359,7 +359,21 @@ func (m Model) help() string {
 	for len(keys) > 1 && ansi.StringWidth(strings.Join(keys, "  ")) > m.width {
 		keys = append(keys[:len(keys)-2], keys[len(keys)-1]) // how to leave is the last to go
 	}
-	return faint(strings.Join(keys, "  "))
+	line := faint(strings.Join(keys, "  "))
+	place := m.place()
+	if space := m.width - ansi.StringWidth(line) - ansi.StringWidth(place); space >= 2 {
+		line += strings.Repeat(" ", space) + faint(place)
+	}
+	return line
+}
+
+// place says which rows are in sight, where that isn't all of them.
+func (m Model) place() string {
+	n := len(m.inSight())
+	if n == 0 || n == len(m.shown) {
+		return ""
+	}
+	return fmt.Sprintf("%s to %s of %s", thousands(m.top+1), thousands(m.top+n), thousands(len(m.shown)))
 }
 
 // hint is s where there is room for it.
