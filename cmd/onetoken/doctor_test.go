@@ -54,9 +54,10 @@ func TestDoctorExitCodes(t *testing.T) {
 			t.Errorf("%q isn't in\n%s", want, out)
 		}
 	}
-	s.run("doctor", "--strict").examined(t, 0)
+	s.run("doctor", "--strict", "--round-trip", "1h").examined(t, 0)
 	s.run("doctor", "nope").fails(t, 2)
 	s.run("doctor", "--timeout", "0s").fails(t, 2)
+	s.run("doctor", "--round-trip", "0s").fails(t, 2)
 	s.run("doctor", "--config", "/no/such/file").examined(t, 2)
 	run(t, nil, "doctor", s.redisURL()).examined(t, 0)
 
@@ -68,7 +69,7 @@ func TestDoctorExitCodes(t *testing.T) {
 	if !strings.Contains(out, "! keys ") || !strings.Contains(out, "\n      → ") {
 		t.Errorf("no warning in\n%s", out)
 	}
-	r := s.run("doctor", "--strict")
+	r := s.run("doctor", "--strict", "--round-trip", "1h")
 	r.examined(t, 3)
 	if want := "onetoken: doctor: 0 failures, 1 warning; the worst is redis.keys of onetoken:stray: "; !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("stderr is %q, want %s…", r.stderr, want)
@@ -78,7 +79,7 @@ func TestDoctorExitCodes(t *testing.T) {
 	gone.Close()
 	s.url = gone.URL
 	s.configure(clientSecret)
-	s.run("doctor", "--strict").examined(t, 4)
+	s.run("doctor", "--strict", "--round-trip", "1h").examined(t, 4)
 	s.run("doctor", "--redis-url", "redis://127.0.0.1:1").examined(t, 3)
 	s.configure("")
 	s.run("doctor").examined(t, 2)
@@ -174,7 +175,7 @@ func TestDoctorEndpointCertificate(t *testing.T) {
 		if c.trusted {
 			s.env = append(s.env, "SSL_CERT_FILE="+authority)
 		}
-		if out := s.run("doctor", "--strict").examined(t, c.strict); !strings.Contains(out, c.want) {
+		if out := s.run("doctor", "--strict", "--round-trip", "1h").examined(t, c.strict); !strings.Contains(out, c.want) {
 			t.Errorf("%q isn't in\n%s", c.want, out)
 		}
 	}
@@ -227,11 +228,39 @@ func TestDoctorByAProxy(t *testing.T) {
 	s.url = "https://login.example.test"
 	s.configure(clientSecret)
 	s.env = append(s.env, "SSL_CERT_FILE="+authority, "HTTPS_PROXY="+strings.Replace(proxy, "://", "://user:"+clientSecret+"@", 1))
-	out := s.run("doctor", "--strict").examined(t, 0)
+	out := s.run("doctor", "--strict", "--round-trip", "1h").examined(t, 0)
 	if want := fmt.Sprintf("connected by the proxy %s within", proxy); !strings.Contains(out, want) || !strings.Contains(out, "✓ certificate") {
 		t.Errorf("%q isn't in\n%s", want, out)
 	}
 	if asked.Load() != 1 || s.endpoint.Calls() != 0 {
 		t.Errorf("the proxy was asked %d times, the endpoint %d", asked.Load(), s.endpoint.Calls())
+	}
+}
+
+// An interrupted doctor says what it has found, and that it isn't all.
+func TestDoctorInterrupted(t *testing.T) {
+	t.Parallel()
+	needSignals(t)
+	s := newSiteOn(t, redistest.Start(t).Client(t))
+	var config net.ListenConfig
+	silent, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	s.url = "https://" + silent.Addr().String()
+	s.configure(clientSecret)
+	r := finish(t, command(t.Context(), t, s.env, "doctor"), func(p *os.Process) {
+		if conn, err := silent.Accept(); err != nil { // it waits for the handshake now
+			t.Error(err)
+		} else {
+			defer func() { _ = conn.Close() }()
+		}
+		if err := p.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+	})
+	if out := r.examined(t, 1); !strings.Contains(r.stderr, "signal received before all was looked at") || !strings.Contains(out, "✓ file") {
+		t.Errorf("stderr %q, stdout:\n%s", r.stderr, out)
 	}
 }

@@ -20,7 +20,7 @@ import (
 const (
 	scanCount   = 1000   // keys that Redis looks at in one step
 	maxScans    = 2000   // steps, for each node
-	maxKeys     = 20_000 // of the namespace, for each node
+	maxKeys     = 10_000 // of the namespace, for each node
 	maxExamples = 5      // that are named of one kind
 )
 
@@ -61,7 +61,7 @@ func (e *examination) keys(ctx context.Context, r *report, nodes []*node) {
 	e.marks(ctx, r, found)
 	e.records(ctx, r, found)
 	if len(r.findings) == before {
-		r.ok(check, e.store.Namespace()+":*", "%d keys of %d environments, none that looks wrong", total, len(found))
+		r.ok(check, e.store.Namespace()+":*", "%s of %s, none that looks wrong", count(total, "key"), count(len(found), "environment"))
 	}
 	e.strangers(r, found)
 }
