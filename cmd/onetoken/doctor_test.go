@@ -251,10 +251,10 @@ func TestDoctorInterrupted(t *testing.T) {
 	s.url = "https://" + silent.Addr().String()
 	s.configure(clientSecret)
 	r := finish(t, command(t.Context(), t, s.env, "doctor"), func(p *os.Process) {
-		if conn, err := silent.Accept(); err != nil { // it waits for the handshake now
+		if conn, err := silent.Accept(); err != nil {
 			t.Error(err)
-		} else {
-			defer func() { _ = conn.Close() }()
+		} else { // it waits for the handshake now, for as long as the connection stays
+			t.Cleanup(func() { _ = conn.Close() })
 		}
 		if err := p.Signal(os.Interrupt); err != nil {
 			t.Error(err)
