@@ -411,7 +411,7 @@ echo "$ONETOKEN_TOKEN_FILE"; while :; do sleep 0.02; done`
 	}
 }
 
-// A command that a signal ends has the file removed, too; one that was never started leaves none.
+// A command that a signal ends has the file removed, too.
 func TestExecRemovesTheFileAfterASignal(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -425,8 +425,19 @@ func TestExecRemovesTheFileAfterASignal(t *testing.T) {
 	if code, _ := r.end(); code != 128+15 {
 		t.Errorf("exit code %d", code)
 	}
+	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// One that was interrupted while it waited for a token starts nothing, and leaves no file.
+func TestExecInterruptedBeforeItsStart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	folder := t.TempDir()
+	s.env = append(s.env, "XDG_RUNTIME_DIR="+folder)
 	s.hold("test")
-	r = s.start("exec", "test", "--", "echo", "started")
+	r := s.start("exec", "test", "--", "echo", "started")
 	s.awaitSubscriber()
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
