@@ -71,7 +71,7 @@ func newPatient(t *testing.T, redisSection string) *patient {
 	t.Cleanup(server.Close)
 	t.Cleanup(p.endpoint.Close)
 	p.url = server.URL
-	p.write(redisSection, fmt.Sprintf("  prod: {token_url: %q, client_id: the-client, client_secret: %q}\n", p.url+"/token", clientSecret))
+	p.write(redisSection, fmt.Sprintf("  prod: {token_url: %q, client_id: the-client, client_secret: %q, connect_timeout: 30s, endpoint_timeout: 60s}\n", p.url+"/token", clientSecret))
 	return p
 }
 

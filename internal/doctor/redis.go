@@ -151,7 +151,7 @@ func (e *examination) nodeCertificate(ctx context.Context, r *report, n *node) {
 	if o.TLSConfig == nil || o.Dialer == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, max(o.DialTimeout, 3*time.Second))
 	defer cancel()
 	conn, err := o.Dialer(ctx, o.Network, o.Addr)
 	if err != nil {

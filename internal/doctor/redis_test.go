@@ -17,9 +17,9 @@ import (
 // section names a server, with time-outs that a busy machine doesn't reach.
 func section(s *redistest.Server) string { return fmt.Sprintf("{url: %q}", patientURL(s)) }
 
-func patientURL(s *redistest.Server) string {
-	return s.URL() + "?dial_timeout=20s&read_timeout=20s&write_timeout=20s"
-}
+func patientURL(s *redistest.Server) string { return s.URL() + unhurried }
+
+const unhurried = "?dial_timeout=20s&read_timeout=20s&write_timeout=20s"
 
 // A sound patient has nothing, and is left as it was.
 func TestNothingWrong(t *testing.T) {
@@ -112,7 +112,7 @@ func TestRedisCannotBeUsed(t *testing.T) {
 	for _, c := range []struct{ name, section, want, mend string }{
 		{"gone", section(gone), "connection refused", "is it started"},
 		{"no password", section(server), "NOAUTH", "the password right"},
-		{"a wrong password", fmt.Sprintf("{url: %q, password: hunter2}", server.URL()), "WRONGPASS", "the password right"},
+		{"a wrong password", fmt.Sprintf("{url: %q, password: hunter2}", patientURL(server)), "WRONGPASS", "the password right"},
 		{"no such host", "{url: 'redis://no-such-host.invalid:6379'}", "no-such-host.invalid", "host's name"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestCluster(t *testing.T) {
 	rights, line := worker(t)
 	server := redistest.Start(t, "cluster-enabled yes", line+" +cluster|slots +asking +command")
 	admin := server.Client(t)
-	p := newPatient(t, fmt.Sprintf("{addresses: [%q], username: onetoken, password: hunter2-of-redis}", server.Addr()))
+	p := newPatient(t, fmt.Sprintf("{addresses: [%q], username: onetoken, password: hunter2-of-redis}", "redis://"+server.Addr()+unhurried))
 	must(t, admin.ClusterAddSlotsRange(t.Context(), 0, 16383).Err())
 	eventually(t, "a Cluster that serves", func() bool {
 		return strings.Contains(admin.ClusterInfo(t.Context()).Val(), "cluster_state:ok")
@@ -285,13 +285,13 @@ func TestSentinel(t *testing.T) {
 	sentinel := redistest.StartSentinel(t, "sentinel monitor main "+host+" "+port+" 1")
 	gone := redistest.StartSentinel(t, "sentinel monitor main "+host+" "+port+" 1")
 	gone.Stop()
-	p := newPatient(t, fmt.Sprintf("{addresses: [%q, %q], master_name: main}", sentinel.Addr(), gone.Addr()))
+	p := newPatient(t, fmt.Sprintf("{addresses: [%q, %q], master_name: main}", "redis://"+sentinel.Addr()+unhurried, gone.Addr()))
 	got := p.examine()
 	got.has(doctor.LevelOK, "redis.sentinel", sentinel.Addr(), "the master is at "+master.Addr())
 	got.has(doctor.LevelWarning, "redis.sentinel", gone.Addr(), "refused")
 	got.has(doctor.LevelOK, "redis.rights", "the master of main")
 	got.only(1)
-	got = newPatient(t, fmt.Sprintf("{addresses: [%q], master_name: other}", sentinel.Addr())).examine()
+	got = newPatient(t, fmt.Sprintf("{addresses: [%q], master_name: other}", "redis://"+sentinel.Addr()+unhurried)).examine()
 	got.has(doctor.LevelWarning, "redis.sentinel", `knows no master "other"`, "redis.master_name")
 	got.has(doctor.LevelFailure, "redis.reachable")
 }
@@ -337,7 +337,7 @@ func TestRedisTLS(t *testing.T) {
 			cert, key := a.issue(strings.NewReplacer(" ", "-", "'", "").Replace(c.name), c.life)
 			server := redistest.Start(t, "port 0", "tls-port {port}", "tls-auth-clients optional",
 				"tls-cert-file "+cert, "tls-key-file "+key, "tls-ca-cert-file "+a.file)
-			c.check(newPatient(t, fmt.Sprintf("{url: 'rediss://%s/0', %s}", server.Addr(), c.tls)).examine())
+			c.check(newPatient(t, fmt.Sprintf("{url: 'rediss://%s/0%s', %s}", server.Addr(), unhurried, c.tls)).examine())
 		})
 	}
 }
