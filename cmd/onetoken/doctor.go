@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func (e *findingError) code() int {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	var timeout time.Duration
+	var timeout, roundTrip time.Duration
 	var strict, token bool
 	cmd := &cobra.Command{
 		Use:   "doctor [ENV...]",
@@ -59,22 +60,29 @@ Findings go to stdout; in JSON a list of {check, level, subject, message, mend},
 exit code is 0, or that of the worst finding: 2 configuration, 3 Redis, 4 token endpoint; of several failures the first in
 that order, since each needs those before it. Warnings count with --strict, behind all failures.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if roundTrip <= 0 {
+				return &usageError{fmt.Errorf("--round-trip: %v is not above 0", roundTrip)}
+			}
 			ctx, cancel, err := bounded(cmd.Context(), timeout)
 			if err != nil {
 				return err
 			}
 			defer cancel()
-			findings, err := doctor.Run(ctx, doctor.Options{Sources: a.sources, Environments: args, Token: token, Log: a.log})
+			findings, err := doctor.Run(ctx, doctor.Options{Sources: a.sources, Environments: args, Token: token, RoundTrip: roundTrip, Log: a.log})
 			if err != nil {
 				return err
 			}
 			if err := a.answer(findings, findingsText(findings)); err != nil {
 				return err
 			}
+			if cmd.Context().Err() != nil {
+				return fmt.Errorf("doctor: %w before all was looked at", context.Cause(cmd.Context()))
+			}
 			return judgement(findings, strict)
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "longest `time` for all checks; what isn't done by then is a failure")
+	cmd.Flags().DurationVar(&roundTrip, "round-trip", doctor.DefaultRoundTrip, "`time` of a round trip to Redis above which there is a warning")
 	cmd.Flags().BoolVar(&strict, "strict", false, "have warnings count as failures of their group")
 	cmd.Flags().BoolVar(&token, "token", false, "have a new token fetched, for the whole fleet")
 	return cmd

@@ -44,19 +44,35 @@ func (r result) examined(t *testing.T, code int) string {
 	return r.stdout
 }
 
+// prescribe writes the file with time-outs that a busy machine doesn't reach.
+func (s *site) prescribe(secret string) {
+	s.t.Helper()
+	s.configure(secret)
+	path := strings.TrimPrefix(s.env[0], "ONETOKEN_CONFIG=")
+	content := fmt.Sprintf(`redis: {url: "redis://%[1]s?dial_timeout=20s&read_timeout=20s&write_timeout=20s"}
+environments:
+  prod: {token_url: "%[2]s/token", client_id: %[3]s, client_secret: "${SITE_SECRET}", connect_timeout: 30s, endpoint_timeout: 60s}
+`, s.rdb.Options().Addr, s.url, clientID)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func TestDoctorExitCodes(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	s := newSiteOn(t, server.Client(t))
+	s.prescribe(clientSecret)
 	out := s.run("doctor").examined(t, 0)
 	for _, want := range []string{"\nredis\n", "\nendpoint\n", "✓ version", "✓ rights"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q isn't in\n%s", want, out)
 		}
 	}
-	s.run("doctor", "--strict").examined(t, 0)
+	s.run("doctor", "--strict", "--round-trip", "1h").examined(t, 0)
 	s.run("doctor", "nope").fails(t, 2)
 	s.run("doctor", "--timeout", "0s").fails(t, 2)
+	s.run("doctor", "--round-trip", "0s").fails(t, 2)
 	s.run("doctor", "--config", "/no/such/file").examined(t, 2)
 	run(t, nil, "doctor", s.redisURL()).examined(t, 0)
 
@@ -68,7 +84,7 @@ func TestDoctorExitCodes(t *testing.T) {
 	if !strings.Contains(out, "! keys ") || !strings.Contains(out, "\n      → ") {
 		t.Errorf("no warning in\n%s", out)
 	}
-	r := s.run("doctor", "--strict")
+	r := s.run("doctor", "--strict", "--round-trip", "1h")
 	r.examined(t, 3)
 	if want := "onetoken: doctor: 0 failures, 1 warning; the worst is redis.keys of onetoken:stray: "; !strings.HasPrefix(r.stderr, want) {
 		t.Errorf("stderr is %q, want %s…", r.stderr, want)
@@ -77,10 +93,10 @@ func TestDoctorExitCodes(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	s.url = gone.URL
-	s.configure(clientSecret)
-	s.run("doctor", "--strict").examined(t, 4)
+	s.prescribe(clientSecret)
+	s.run("doctor", "--strict", "--round-trip", "1h").examined(t, 4)
 	s.run("doctor", "--redis-url", "redis://127.0.0.1:1").examined(t, 3)
-	s.configure("")
+	s.prescribe("")
 	s.run("doctor").examined(t, 2)
 	if n := s.endpoint.Calls(); n != 0 {
 		t.Errorf("%d calls of the endpoint", n)
@@ -90,6 +106,7 @@ func TestDoctorExitCodes(t *testing.T) {
 func TestDoctorJSON(t *testing.T) {
 	t.Parallel()
 	s := newSiteOn(t, redistest.Start(t).Client(t))
+	s.prescribe(clientSecret)
 	var found []map[string]string
 	if err := json.Unmarshal([]byte(s.run("doctor", "prod", "--output", "json").examined(t, 0)), &found); err != nil {
 		t.Fatal(err)
@@ -111,6 +128,7 @@ func TestDoctorJSON(t *testing.T) {
 func TestDoctorToken(t *testing.T) {
 	t.Parallel()
 	s := newSiteOn(t, redistest.Start(t).Client(t))
+	s.prescribe(clientSecret)
 	s.run("doctor", "prod", "--token").examined(t, 0)
 	if s.endpoint.Calls() != 1 || s.read().Token == nil {
 		t.Errorf("%d calls", s.endpoint.Calls())
@@ -157,6 +175,7 @@ func TestDoctorEndpointCertificate(t *testing.T) {
 		t.Skip("only there a variable names the authorities")
 	}
 	s := newSiteOn(t, redistest.Start(t).Client(t))
+	s.prescribe(clientSecret)
 	for _, c := range []struct {
 		life    time.Duration
 		trusted bool
@@ -170,11 +189,11 @@ func TestDoctorEndpointCertificate(t *testing.T) {
 	} {
 		addr, authority := s.serveTLS(c.life)
 		s.url = "https://" + addr
-		s.configure(clientSecret)
+		s.prescribe(clientSecret)
 		if c.trusted {
 			s.env = append(s.env, "SSL_CERT_FILE="+authority)
 		}
-		if out := s.run("doctor", "--strict").examined(t, c.strict); !strings.Contains(out, c.want) {
+		if out := s.run("doctor", "--strict", "--round-trip", "1h").examined(t, c.strict); !strings.Contains(out, c.want) {
 			t.Errorf("%q isn't in\n%s", c.want, out)
 		}
 	}
@@ -222,16 +241,46 @@ func TestDoctorByAProxy(t *testing.T) {
 		t.Skip("only there a variable names the authorities")
 	}
 	s := newSiteOn(t, redistest.Start(t).Client(t))
+	s.prescribe(clientSecret)
 	addr, authority := s.serveTLS(90 * 24 * time.Hour)
 	proxy, asked := proxyTo(t, addr)
 	s.url = "https://login.example.test"
-	s.configure(clientSecret)
+	s.prescribe(clientSecret)
 	s.env = append(s.env, "SSL_CERT_FILE="+authority, "HTTPS_PROXY="+strings.Replace(proxy, "://", "://user:"+clientSecret+"@", 1))
-	out := s.run("doctor", "--strict").examined(t, 0)
+	out := s.run("doctor", "--strict", "--round-trip", "1h").examined(t, 0)
 	if want := fmt.Sprintf("connected by the proxy %s within", proxy); !strings.Contains(out, want) || !strings.Contains(out, "✓ certificate") {
 		t.Errorf("%q isn't in\n%s", want, out)
 	}
 	if asked.Load() != 1 || s.endpoint.Calls() != 0 {
 		t.Errorf("the proxy was asked %d times, the endpoint %d", asked.Load(), s.endpoint.Calls())
+	}
+}
+
+// An interrupted doctor says what it has found, and that it isn't all.
+func TestDoctorInterrupted(t *testing.T) {
+	t.Parallel()
+	needSignals(t)
+	s := newSiteOn(t, redistest.Start(t).Client(t))
+	s.prescribe(clientSecret)
+	var config net.ListenConfig
+	silent, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	s.url = "https://" + silent.Addr().String()
+	s.prescribe(clientSecret)
+	r := finish(t, command(t.Context(), t, s.env, "doctor"), func(p *os.Process) {
+		if conn, err := silent.Accept(); err != nil {
+			t.Error(err)
+		} else { // it waits for the handshake now, for as long as the connection stays
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+		if err := p.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+	})
+	if out := r.examined(t, 1); !strings.Contains(r.stderr, "signal received before all was looked at") || !strings.Contains(out, "✓ file") {
+		t.Errorf("stderr %q, stdout:\n%s", r.stderr, out)
 	}
 }

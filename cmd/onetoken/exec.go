@@ -24,10 +24,10 @@ import (
 // fileVariable is where a command finds the path of its token file.
 const fileVariable = "ONETOKEN_TOKEN_FILE"
 
-// A childExit is the exit code of a command that was run. It is this program's, too, and there is nothing to say about it.
-type childExit struct{ code int }
+// A commandError is the exit code of a command that was run. It is this program's, too, and there is nothing to say of it.
+type commandError struct{ code int }
 
-func (e *childExit) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+func (e *commandError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 // execOptions are the flags of exec.
 type execOptions struct {
@@ -89,7 +89,7 @@ func (o execOptions) check() error {
 	return nil
 }
 
-// exec runs a command with env's token. The error is a *[childExit] once the command has run.
+// exec runs a command with env's token. The error is a *[commandError] once the command has run.
 func (a *app) exec(ctx context.Context, o execOptions, env, name string, args []string) error {
 	if err := o.check(); err != nil {
 		return &usageError{err}
@@ -202,7 +202,7 @@ func (e *execution) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return &childExit{code}
+	return &commandError{code}
 }
 
 // end removes what holds the token.

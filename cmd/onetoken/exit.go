@@ -50,8 +50,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case isA[*childExit](err):
-		return as[*childExit](err).code
+	case isA[*commandError](err):
+		return as[*commandError](err).code
 	case isA[*findingError](err):
 		return as[*findingError](err).code()
 	case isA[*child.StartError](err):

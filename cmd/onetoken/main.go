@@ -37,7 +37,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err != nil && !a.started {
 		err = &usageError{err}
 	}
-	if err != nil && !isA[*childExit](err) {
+	if err != nil && !isA[*commandError](err) {
 		_, _ = fmt.Fprintln(a.stderr, oneLine(err))
 	}
 	a.close()

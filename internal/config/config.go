@@ -143,9 +143,6 @@ func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File,
 	return f, nil
 }
 
-// Line returns where a setting ("environments.prod.lease") stands in the file, 0 where it doesn't.
-func (f *File) Line(setting string) int { return f.lines[setting] }
-
 // parseYAML returns the one document's root, nil where there is nothing in it.
 func parseYAML(data []byte) (*yaml.Node, error) {
 	loader, err := yaml.NewLoader(bytes.NewReader(data))

@@ -121,7 +121,7 @@ func (e *examination) permissions(r *report) {
 		}
 	}
 	if n == len(r.findings) {
-		r.ok(check, e.file.Path, "no secret that everybody can read, in it or in %d files that it names", len(e.file.SecretFiles))
+		r.ok(check, e.file.Path, "no secret that everybody can read, in it or in %s that it names", count(len(e.file.SecretFiles), "file"))
 	}
 }
 

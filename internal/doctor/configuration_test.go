@@ -112,7 +112,9 @@ func TestUnknownEnvironment(t *testing.T) {
 
 func TestWorst(t *testing.T) {
 	t.Parallel()
-	find := func(check string, level doctor.Level) doctor.Finding { return doctor.Finding{Check: check, Level: level} }
+	find := func(check string, level doctor.Level) doctor.Finding {
+		return doctor.Finding{Check: check, Level: level}
+	}
 	warned, ok := find("configuration.a", doctor.LevelWarning), find("redis.a", doctor.LevelOK)
 	redis, endpoint := find("redis.b", doctor.LevelFailure), find("endpoint.b", doctor.LevelFailure)
 	for _, c := range []struct {

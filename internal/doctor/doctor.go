@@ -76,9 +76,21 @@ func Worst(findings []Finding, strict bool) *Finding {
 // Options say what to look at.
 type Options struct {
 	Sources      config.Sources
-	Environments []string // empty: all that are configured
-	Token        bool     // ask for a token, too
+	Environments []string      // empty: all that are configured
+	Token        bool          // ask for a token, too
+	RoundTrip    time.Duration // to Redis, above which there is a warning; default [DefaultRoundTrip]
 	Log          *slog.Logger
+}
+
+// DefaultRoundTrip is a round trip to Redis that is too slow.
+const DefaultRoundTrip = 50 * time.Millisecond
+
+// count is n of something.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // An examination is one run. Each of its parts writes to a report of its own.
@@ -156,7 +168,7 @@ func (e *examination) open(r *report) bool {
 	case err == nil && e.file.Path == "":
 		r.ok(check, "none", "no file: only Redis is looked at")
 	case err == nil:
-		r.ok(check, e.file.Path, "%d environments, no unknown setting", len(e.file.Environments))
+		r.ok(check, e.file.Path, "%s, no unknown setting", count(len(e.file.Environments), "environment"))
 	default:
 		subject := "configuration"
 		if wrong, ok := errors.AsType[*config.Error](err); ok {

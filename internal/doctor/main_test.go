@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -57,7 +58,8 @@ type patient struct {
 	endpoint *mockendpoint.Endpoint
 	url      string // of the endpoint
 	token    bool
-	redis    *redis.Client // to see what is left in it
+
+	roundTrip time.Duration // that is too slow; an hour where it is 0: it says more of the machine
 }
 
 // newPatient returns one whose file has the redis section, as YAML on one line, and the environment prod.
@@ -69,7 +71,7 @@ func newPatient(t *testing.T, redisSection string) *patient {
 	t.Cleanup(server.Close)
 	t.Cleanup(p.endpoint.Close)
 	p.url = server.URL
-	p.write(redisSection, fmt.Sprintf("  prod: {token_url: %q, client_id: the-client, client_secret: %q}\n", p.url+"/token", clientSecret))
+	p.write(redisSection, fmt.Sprintf("  prod: {token_url: %q, client_id: the-client, client_secret: %q, connect_timeout: 30s, endpoint_timeout: 60s}\n", p.url+"/token", clientSecret))
 	return p
 }
 
@@ -91,7 +93,7 @@ func (p *patient) examineFor(ctx context.Context, envs ...string) findings {
 	p.t.Helper()
 	got, err := doctor.Run(ctx, doctor.Options{
 		Sources:      config.Sources{Path: p.path, Lookup: func(string) (string, bool) { return "", false }},
-		Environments: envs, Token: p.token,
+		Environments: envs, Token: p.token, RoundTrip: cmp.Or(p.roundTrip, time.Hour),
 	})
 	must(p.t, err)
 	for _, f := range got {

@@ -28,9 +28,8 @@ type node struct {
 }
 
 const (
-	pings         = 15
-	slowRoundTrip = 50 * time.Millisecond
-	clockApart    = time.Second
+	pings      = 15
+	clockApart = time.Second
 )
 
 func (e *examination) redis(ctx context.Context, r *report) {
@@ -137,7 +136,7 @@ func (e *examination) node(ctx context.Context, r *report, n *node) {
 	e.nodeCertificate(ctx, r, n)
 	n.info = readInfo(ctx, n.rdb)
 	version(ctx, r, n)
-	roundTrip(ctx, r, n)
+	e.roundTrip(ctx, r, n)
 	e.clock(ctx, r, n)
 	n.memory(r)
 	n.persistence(ctx, r)
@@ -152,14 +151,14 @@ func (e *examination) nodeCertificate(ctx context.Context, r *report, n *node) {
 	if o.TLSConfig == nil || o.Dialer == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, max(o.DialTimeout, 3*time.Second))
 	defer cancel()
 	conn, err := o.Dialer(ctx, o.Network, o.Addr)
 	if err != nil {
 		r.fail(GroupRedis+".certificate", n.name, printable.Redis(err), connectionMend(err))
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if secured, ok := conn.(*tls.Conn); ok && secured.HandshakeContext(ctx) == nil {
 		state := secured.ConnectionState()
 		e.certificate(r, GroupRedis+".certificate", n.name, &state)
@@ -214,7 +213,7 @@ func atLeast(version string, major, minor int) bool {
 	return a > major || a == major && b >= minor
 }
 
-func roundTrip(ctx context.Context, r *report, n *node) {
+func (e *examination) roundTrip(ctx context.Context, r *report, n *node) {
 	const check = GroupRedis + ".round_trip"
 	var took []time.Duration
 	for range pings {
@@ -227,7 +226,7 @@ func roundTrip(ctx context.Context, r *report, n *node) {
 	}
 	slices.Sort(took)
 	median, longest := took[len(took)/2].Round(10*time.Microsecond), took[len(took)-1].Round(10*time.Microsecond)
-	if median > slowRoundTrip {
+	if median > cmp.Or(e.RoundTrip, DefaultRoundTrip) {
 		r.warn(check, n.name, fmt.Sprintf("%v in the median of %d, %v at most: every cold start and every refresh waits for some of them", median, len(took), longest),
 			"have Redis nearer to this machine, or see what keeps it busy (redis-cli --latency, SLOWLOG)")
 		return

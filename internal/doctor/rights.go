@@ -100,7 +100,7 @@ func hset(ctx context.Context, rdb *redis.Client, key string) error {
 func subscribe(ctx context.Context, rdb *redis.Client, channel string) error {
 	pubsub := rdb.Subscribe(ctx, channel)
 	defer pubsub.Close()
-	_, err := pubsub.ReceiveTimeout(ctx, 2*time.Second)
+	_, err := pubsub.ReceiveTimeout(ctx, 5*time.Second)
 	return err
 }
 
@@ -173,7 +173,7 @@ func scratchEvent(env string) string {
 
 // events sends an event through Redis, and waits for it.
 func (e *examination) events(ctx context.Context, r *report) {
-	const check, limit = GroupRedis + ".events", 3 * time.Second
+	const check, limit = GroupRedis + ".events", 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	channel, payload := e.store.Channel(), scratchEvent("doctor-"+rand.Text())
