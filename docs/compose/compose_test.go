@@ -25,7 +25,37 @@ import (
 	"github.com/onetoken/onetoken/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// binaries are the commands, built once.
+var binaries struct{ onetoken, worker string }
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "onetoken-compose-")
+	if err == nil {
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		_ = os.RemoveAll(dir)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+func build(dir string) error {
+	binaries.onetoken, binaries.worker = filepath.Join(dir, "onetoken"), filepath.Join(dir, "worker")
+	args := []string{"build", "-o", dir + "/"}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	args = append(args, "github.com/onetoken/onetoken/cmd/onetoken", "github.com/onetoken/onetoken/cmd/worker")
+	if output, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("go %v: %w\n%s", args, err, output)
+	}
+	return nil
+}
 
 const password = "of-the-test"
 
