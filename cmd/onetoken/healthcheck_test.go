@@ -27,7 +27,7 @@ func TestHealthcheck(t *testing.T) {
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
 	// A short path: that of a socket has a limit.
-	dir, err := os.MkdirTemp("", "onetoken-")
+	dir, err := os.MkdirTemp("", "onetoken-") //nolint:usetesting // its path would be too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func TestComposeMountsWhatIsThere(t *testing.T) {
 // shortDir returns a folder whose path is short enough for a socket in it.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "compose-")
+	dir, err := os.MkdirTemp("", "compose-") //nolint:usetesting // its path would be too long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func (s *site) startPrometheus() string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.here("/etc/prometheus/rules", rules)
+	s.here("/etc/prometheus/rules/", rules+"/")
 	config := s.file("prometheus/prometheus.yml", "/etc/prometheus/prometheus.yml", "10s", "1s")
 	if out, err := exec.CommandContext(t.Context(), promtool, "check", "config", config).CombinedOutput(); err != nil {
 		t.Fatalf("promtool: %v\n%s", err, out)
