@@ -132,7 +132,7 @@ func TestTheUnitStarts(t *testing.T) {
 	if address != s.translate("unix:/run/onetoken/agent.sock") {
 		t.Errorf("it listens at %s", address)
 	}
-	out, err := s.command(binaries.onetoken, []string{"healthcheck", address}, s.environment("")).CombinedOutput()
+	out, err := s.command(binaries.onetoken, []string{"healthcheck", address, "--timeout", "30s"}, s.environment("")).CombinedOutput()
 	if err != nil {
 		t.Errorf("healthcheck: %v: %s", err, out)
 	}

@@ -129,12 +129,12 @@ func occupied(ctx context.Context, admin *redis.Client) error {
 		}
 	}
 	// Of those who come after, the scripts are as unknown as to a Redis that has just started.
-	return errors.Join(admin.Set(ctx, s.Keys("test").Lock, "replica-2|x", time.Minute).Err(), admin.ScriptFlush(ctx).Err())
+	return errors.Join(admin.Set(ctx, s.Keys("test").Lock, "replica-2|x", time.Hour).Err(), admin.ScriptFlush(ctx).Err())
 }
 
 // look does all that ops do without changing anything, and returns the first error.
 func look(ctx context.Context, admin, rdb *redis.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := occupied(ctx, admin); err != nil {
 		return err

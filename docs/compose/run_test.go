@@ -447,8 +447,6 @@ func (p *process) says(pattern string) string {
 	}
 }
 
-const patience = 60 * time.Second
-
 // eventually waits until ok; state is what to show where it doesn't come true.
 func (s *site) eventually(what string, ok func() bool, state func() string) {
 	s.t.Helper()
