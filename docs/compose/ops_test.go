@@ -193,11 +193,13 @@ func byHand(ctx context.Context, rdb *redis.Client, s *store.Store) error {
 		rdb.PTTL(ctx, prod.Token).Err(),
 		rdb.HGet(ctx, prod.Token, "version").Err(),
 		rdb.HMGet(ctx, prod.Token, "version", "expires_at", "refreshed_by").Err(),
+		rdb.HExists(ctx, prod.Token, "access_token").Err(),
 		rdb.HStrLen(ctx, prod.Token, "access_token").Err(),
 		rdb.HGetAll(ctx, test.Failure).Err(),
 		rdb.Get(ctx, test.Lock).Err(),
 		rdb.PubSubNumSub(ctx, s.Channel()).Err(),
 		rdb.Do(ctx, "CLIENT", "LIST", "TYPE", "PUBSUB").Err(),
+		rdb.Info(ctx, "memory").Err(),
 	)
 }
 
