@@ -197,6 +197,7 @@ func byHand(ctx context.Context, rdb *redis.Client, s *store.Store) error {
 		rdb.HStrLen(ctx, prod.Token, "access_token").Err(),
 		rdb.HGetAll(ctx, test.Failure).Err(),
 		rdb.Get(ctx, test.Lock).Err(),
+		rdb.MGet(ctx, prod.Lock, test.Lock).Err(),
 		rdb.PubSubNumSub(ctx, s.Channel()).Err(),
 		rdb.Do(ctx, "CLIENT", "LIST", "TYPE", "PUBSUB").Err(),
 		rdb.Info(ctx, "memory").Err(),
