@@ -27,7 +27,7 @@ func TestHealthcheck(t *testing.T) {
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
 	// A short path: that of a socket has a limit.
-	dir, err := os.MkdirTemp("", "onetoken-")
+	dir, err := os.MkdirTemp("", "onetoken-") //nolint:usetesting // its path would be too long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,9 +45,12 @@ func TestHealthcheck(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	ask := func(args []string) result {
+		return run(t, nil, append([]string{"healthcheck", "--timeout", "30s"}, args...)...)
+	}
 	good := [][]string{{plain.URL + "/readyz"}, {secure.URL + "/readyz", "--ca", ca}, {"unix:" + socket}}
 	for _, args := range good {
-		if out := run(t, nil, append([]string{"healthcheck"}, args...)...).succeeds(t); out != "" {
+		if out := ask(args).succeeds(t); out != "" {
 			t.Errorf("%v prints %q", args, out)
 		}
 	}
@@ -65,14 +68,14 @@ func TestHealthcheck(t *testing.T) {
 		{2, "no certificate", []string{secure.URL, "--ca", binaries.onetoken}},
 		{2, "--timeout", []string{plain.URL, "--timeout", "0s"}},
 	} {
-		line := run(t, nil, append([]string{"healthcheck"}, c.args...)...).fails(t, c.code)
+		line := ask(c.args).fails(t, c.code)
 		if !strings.Contains(line, c.want) || strings.Contains(line, "hunter2") {
 			t.Errorf("%v: %s", c.args, line)
 		}
 	}
 	status.Store(http.StatusServiceUnavailable)
 	for _, args := range good {
-		if line := run(t, nil, append([]string{"healthcheck"}, args...)...).fails(t, 1); !strings.Contains(line, "503") {
+		if line := ask(args).fails(t, 1); !strings.Contains(line, "503") {
 			t.Errorf("%v: %s", args, line)
 		}
 	}

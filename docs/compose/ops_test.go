@@ -129,12 +129,12 @@ func occupied(ctx context.Context, admin *redis.Client) error {
 		}
 	}
 	// Of those who come after, the scripts are as unknown as to a Redis that has just started.
-	return errors.Join(admin.Set(ctx, s.Keys("test").Lock, "replica-2|x", time.Minute).Err(), admin.ScriptFlush(ctx).Err())
+	return errors.Join(admin.Set(ctx, s.Keys("test").Lock, "replica-2|x", time.Hour).Err(), admin.ScriptFlush(ctx).Err())
 }
 
 // look does all that ops do without changing anything, and returns the first error.
 func look(ctx context.Context, admin, rdb *redis.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := occupied(ctx, admin); err != nil {
 		return err
@@ -193,11 +193,14 @@ func byHand(ctx context.Context, rdb *redis.Client, s *store.Store) error {
 		rdb.PTTL(ctx, prod.Token).Err(),
 		rdb.HGet(ctx, prod.Token, "version").Err(),
 		rdb.HMGet(ctx, prod.Token, "version", "expires_at", "refreshed_by").Err(),
+		rdb.HExists(ctx, prod.Token, "access_token").Err(),
 		rdb.HStrLen(ctx, prod.Token, "access_token").Err(),
 		rdb.HGetAll(ctx, test.Failure).Err(),
 		rdb.Get(ctx, test.Lock).Err(),
+		rdb.MGet(ctx, prod.Lock, test.Lock).Err(),
 		rdb.PubSubNumSub(ctx, s.Channel()).Err(),
 		rdb.Do(ctx, "CLIENT", "LIST", "TYPE", "PUBSUB").Err(),
+		rdb.Info(ctx, "memory").Err(),
 	)
 }
 

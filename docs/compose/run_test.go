@@ -36,7 +36,7 @@ func TestWhatComposeStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, services: services, dir: shortDir(t), bin: binaries(t)}
+	s := &site{t: t, services: services, dir: shortDir(t)}
 	s.here("/compose/", here+"/")
 
 	s.startRedis()
@@ -49,7 +49,7 @@ func TestWhatComposeStarts(t *testing.T) {
 	if status, _ := s.get(agent+"/v1/environments/prod/token", ""); status != http.StatusUnauthorized {
 		t.Errorf("without a key the agent answers %d, want 401", status)
 	}
-	worker := s.start("worker", s.bin.worker, s.words("worker"), s.environment("worker"))
+	worker := s.start("worker", binaries.worker, s.words("worker"), s.environment("worker"))
 	worker.says(`(?m)^.* 200\b.*$`)
 	s.opsSee(token)
 	s.observe(s.startPrometheus())
@@ -109,27 +109,10 @@ func TestComposeMountsWhatIsThere(t *testing.T) {
 	}
 }
 
-type programPaths struct{ onetoken, worker string }
-
-// binaries builds the programs, as the other tests do, so that most is built already.
-func binaries(t *testing.T) programPaths {
-	t.Helper()
-	dir := t.TempDir()
-	args := []string{"build", "-o", dir + "/"}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(t.Context(), "go", append(args, "../../cmd/onetoken", "../../cmd/worker")...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return programPaths{filepath.Join(dir, "onetoken"), filepath.Join(dir, "worker")}
-}
-
 // shortDir returns a folder whose path is short enough for a socket in it.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "compose-")
+	dir, err := os.MkdirTemp("", "compose-") //nolint:usetesting // its path would be too long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +125,6 @@ type site struct {
 	t         *testing.T
 	services  map[string]service
 	dir       string
-	bin       programPaths
 	names     []string // what stands in the files, and what it is here, in turn
 	processes []*process
 }
@@ -215,7 +197,7 @@ func (s *site) startRedis() {
 func (s *site) startEndpoint() {
 	s.t.Helper()
 	s.here("0.0.0.0:8086", "127.0.0.1:0")
-	p := s.start("endpoint", s.bin.onetoken, s.words("endpoint"), s.environment("endpoint"))
+	p := s.start("endpoint", binaries.onetoken, s.words("endpoint"), s.environment("endpoint"))
 	s.here("http://endpoint:8086", p.says(`http://127\.0\.0\.1:\d+`))
 }
 
@@ -247,23 +229,14 @@ func (s *site) makeKeys() {
 	}
 }
 
-func (s *site) key() string { return s.read(s.translate("/run/prometheus/key")) }
-
-func (s *site) read(path string) string {
-	s.t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(data)
-}
+func (s *site) key() string { return read(s.t, s.translate("/run/prometheus/key")) }
 
 // startAgent returns the agent's URL.
 func (s *site) startAgent() string {
 	s.t.Helper()
 	s.here("0.0.0.0:8085", "127.0.0.1:0")
 	s.file("onetoken.yaml", "/etc/onetoken/onetoken.yaml")
-	p := s.start("agent", s.bin.onetoken, s.words("agent"), s.environment("agent"))
+	p := s.start("agent", binaries.onetoken, s.words("agent"), s.environment("agent"))
 	agent := p.says(`https://127\.0\.0\.1:\d+`)
 	s.here("https://127.0.0.1:8085", agent)
 	s.here("agent:8085", strings.TrimPrefix(agent, "https://"))
@@ -284,7 +257,7 @@ func (s *site) waitHealthy(name string) {
 	var out []byte
 	s.eventually(name+" is healthy", func() (ok bool) {
 		var err error
-		out, err = s.command(s.bin.onetoken, words, s.environment(name)).CombinedOutput()
+		out, err = s.command(binaries.onetoken, words, s.environment(name)).CombinedOutput()
 		return err == nil
 	}, func() string { return string(out) })
 }
@@ -309,7 +282,7 @@ func (s *site) opsSee(token string) {
 	var out []byte
 	s.eventually("ops see prod", func() bool {
 		var err error
-		out, err = s.command(s.bin.onetoken, []string{"status", "--check"}, s.environment("ops")).CombinedOutput()
+		out, err = s.command(binaries.onetoken, []string{"status", "--check"}, s.environment("ops")).CombinedOutput()
 		return err == nil && row.Match(out)
 	}, func() string { return string(out) })
 	if bytes.Contains(out, []byte(token)) {
@@ -326,7 +299,7 @@ func (s *site) startPrometheus() string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.here("/etc/prometheus/rules", rules)
+	s.here("/etc/prometheus/rules/", rules+"/")
 	config := s.file("prometheus/prometheus.yml", "/etc/prometheus/prometheus.yml", "10s", "1s")
 	if out, err := exec.CommandContext(t.Context(), promtool, "check", "config", config).CombinedOutput(); err != nil {
 		t.Fatalf("promtool: %v\n%s", err, out)
@@ -385,7 +358,7 @@ func (s *site) observe(prometheus string) {
 func (s *site) get(target, key string) (int, []byte) {
 	s.t.Helper()
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(s.read(s.translate("/run/prometheus/cert.pem"))))
+	roots.AppendCertsFromPEM([]byte(read(s.t, s.translate("/run/prometheus/cert.pem"))))
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots},
 	}}
@@ -473,8 +446,6 @@ func (p *process) says(pattern string) string {
 		}
 	}
 }
-
-const patience = 60 * time.Second
 
 // eventually waits until ok; state is what to show where it doesn't come true.
 func (s *site) eventually(what string, ok func() bool, state func() string) {
