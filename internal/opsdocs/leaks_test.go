@@ -10,13 +10,13 @@ import (
 func TestLeaks(t *testing.T) {
 	t.Parallel()
 	page{
-		name: "leaks.md", commands: 16,
+		name: "leaks.md", commands: 18,
 		redis: map[string][]string{
 			"where-secrets-are-and-where-they-are-not": {"slowlog-log-slower-than 0", "slowlog-max-len 10000"},
 			"the-redis-password-has-leaked":            {"user onetoken on >old-password ~onetoken:* &onetoken:events +@all"},
 		},
 		states: map[string]state{
-			"where-secrets-are-and-where-they-are-not": slow,
+			"where-secrets-are-and-where-they-are-not": slowlog,
 			"a-client-secret-has-leaked":               twoSecrets,
 			"an-access-token-has-leaked":               twoTokens,
 			"the-redis-password-has-leaked":            twoPasswords,
@@ -24,8 +24,8 @@ func TestLeaks(t *testing.T) {
 	}.run(t)
 }
 
-// slow also sees that no key has the client secret in it.
-func slow(s *sandbox) {
+// slowlog also sees that no key has the client secret in it.
+func slowlog(s *sandbox) {
 	fresh(s)
 	s.after = func() {
 		for _, kind := range []string{"token", "mark"} {
@@ -59,9 +59,8 @@ func twoTokens(s *sandbox) {
 	s.write("onetoken.yaml", first+strings.Replace(block, "prod", "test", 1))
 	m := s.worker("worker-3", "onetoken.yaml")
 	before := s.token(m)
-	_, err := m.Token(s.ctx(), "test")
+	_, err := s.ask(m.Token, "test")
 	must(s.t, err)
-	s.settled("test")
 	s.hears(1)
 	s.after = func() { s.gets(m, func(tok *manager.Token) bool { return tok.Version > before.Version }) }
 }
@@ -80,10 +79,9 @@ func twoPasswords(s *sandbox) {
 	}
 	s.after = func() {
 		s.hears(1) // the other is shut out
-		tok, err := m.Refresh(s.ctx(), "prod")
+		tok, err := s.ask(m.Refresh, "prod")
 		if err != nil || tok.RefreshedBy != "worker-2" {
 			s.t.Errorf("the worker with the new password has %v: %v", tok, err)
 		}
-		s.settled("prod")
 	}
 }

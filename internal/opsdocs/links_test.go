@@ -81,9 +81,6 @@ func TestAlertsAndRunbook(t *testing.T) {
 	t.Parallel()
 	rules, err := filepath.Glob("../../docs/alerts/*.yml")
 	must(t, err)
-	if len(rules) == 0 {
-		t.Skip("there are no alert rules")
-	}
 	var text strings.Builder
 	for _, path := range rules {
 		b, err := os.ReadFile(path)

@@ -41,10 +41,9 @@ func twoEnvironments(s *sandbox) {
 	fresh(s)
 	s.write("test.yaml", s.settings("test"))
 	s.endpoint.Push(refusal)
-	if _, err := s.worker("worker-3", "test.yaml").Token(s.ctx(), "test"); err == nil {
+	if _, err := s.ask(s.worker("worker-3", "test.yaml").Token, "test"); err == nil {
 		s.t.Fatal("a token that was refused")
 	}
-	s.settled("test")
 }
 
 func fresh(s *sandbox) { s.token(s.worker("worker-3", "onetoken.yaml")) }

@@ -67,8 +67,7 @@ func redisChanged(s *sandbox) {
 func renamed(s *sandbox) {
 	s.write("old.yaml", s.settings("prod", "namespace: old"))
 	m := s.worker("worker-3", "old.yaml")
-	_, err := m.Token(s.ctx(), "prod")
-	must(s.t, err)
+	s.token(m)
 	must(s.t, m.Close())
 	eventually(s.t, "its subscription has ended", func() bool {
 		counts, err := s.rdb.PubSubNumSub(s.ctx(), "old:events").Result()
