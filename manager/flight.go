@@ -47,15 +47,17 @@ type flight struct {
 
 var errAbandoned = errors.New("onetoken: nobody waits for it any more")
 
-// await joins the environment's flight, or starts one, and returns what it brings.
+// await is join for a caller who gets the error, which counts unless he has left before he came.
 func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
+	left := ctx.Err() != nil
 	t, err := e.join(ctx, a)
-	if err != nil {
+	if err != nil && !left {
 		e.signals.CallerError(ctx, kindOf(err))
 	}
 	return t, err
 }
 
+// join joins the environment's flight, or starts one, and returns what it brings.
 func (e *Env) join(ctx context.Context, a ask) (*Token, error) {
 	if ctx.Err() != nil {
 		return nil, &WaitError{Environment: e.name, Waiting: "for a token", Err: context.Cause(ctx)}

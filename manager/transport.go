@@ -221,7 +221,7 @@ func (e *Env) replace(ctx context.Context, rejected *Token) *Token {
 	if !ok {
 		return nil
 	}
-	tok, err := e.await(ctx, ask)
+	tok, err := e.join(ctx, ask)
 	if err != nil || !tok.IsBearer() {
 		return nil
 	}
