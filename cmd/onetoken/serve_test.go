@@ -194,7 +194,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // shortDir is t.TempDir with a short name: a socket's has at most about 100 bytes.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ot")
+	dir, err := os.MkdirTemp("", "ot") //nolint:usetesting // its names are long
 	if err != nil {
 		t.Fatal(err)
 	}

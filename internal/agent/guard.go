@@ -32,6 +32,10 @@ func (a *Agent) guarded(next http.Handler) http.Handler {
 			p.send(w, r)
 			return
 		}
+		if e := a.asksForToken(r); e != nil {
+			a.answerToken(w, r, e)
+			return
+		}
 		if !isClean(r.URL.Path) { // the mux would redirect
 			notFound(w, r)
 			return

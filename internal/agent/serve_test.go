@@ -130,7 +130,7 @@ func TestServeOnLoopbackAndAUnixSocket(t *testing.T) {
 // shortDir is t.TempDir with a short name: a socket's has at most about 100 bytes.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ot")
+	dir, err := os.MkdirTemp("", "ot") //nolint:usetesting // its names are long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,10 +472,9 @@ func TestAStopFinishesWhatWasBegun(t *testing.T) {
 	gate := make(chan struct{})
 	s.kit.Endpoint.Push(mockendpoint.Reply{Gate: gate})
 	r := s.run(agent.Listen{Addresses: []string{"127.0.0.1:0"}})
-	got := make(chan reply, 1)
-	go func() {
-		got <- s.send(dialer(t, "tcp", r.listeners[0].Addr().String()), r.listeners[0].URL(), "GET", prod+"/token", "")
-	}()
+	got := s.later(func() reply {
+		return s.send(dialer(t, "tcp", r.listeners[0].Addr().String()), r.listeners[0].URL(), "GET", prod+"/token", "")
+	})
 	if err := s.kit.Endpoint.Await(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
@@ -505,10 +504,9 @@ func TestAStopEndsWaits(t *testing.T) {
 	s := newSite(t, options{})
 	s.kit.Endpoint.SetDefault(mockendpoint.Reply{Hang: true})
 	r := s.run(agent.Listen{Addresses: []string{"127.0.0.1:0"}})
-	got := make(chan reply, 1)
-	go func() {
-		got <- s.send(dialer(t, "tcp", r.listeners[0].Addr().String()), r.listeners[0].URL(), "GET", prod+"/token", "")
-	}()
+	got := s.later(func() reply {
+		return s.send(dialer(t, "tcp", r.listeners[0].Addr().String()), r.listeners[0].URL(), "GET", prod+"/token", "")
+	})
 	if err := s.kit.Endpoint.Await(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}

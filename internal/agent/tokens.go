@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,24 @@ func (a *Agent) token(w http.ResponseWriter, r *http.Request) {
 		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w, r)
 		return
 	}
+	a.answerToken(w, r, e)
+}
+
+// asksForToken returns the environment whose token a request asks for, nil for all other requests. It is what the mux would
+// find, at a third of the cost: this path is the one that programs use all the time.
+func (a *Agent) asksForToken(r *http.Request) *environment {
+	if r.Method != http.MethodGet {
+		return nil
+	}
+	rest, ok := strings.CutPrefix(r.URL.Path, "/v1/environments/")
+	name, found := strings.CutSuffix(rest, "/token")
+	if !ok || !found {
+		return nil
+	}
+	return a.envs[name] // in whose names there is no slash
+}
+
+func (a *Agent) answerToken(w http.ResponseWriter, r *http.Request, e *environment) {
 	t, p := a.fetch(r, e)
 	if p != nil {
 		p.send(w, r)
