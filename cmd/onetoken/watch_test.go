@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"regexp"
 	"strings"
 	"syscall"
@@ -118,6 +119,9 @@ func TestWatchJSON(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
+			if signal != syscall.SIGTERM && ossignal.Ignored(signal) {
+				t.Skip("ignored where this test was started: so it stays")
+			}
 			s := newSite(t)
 			w := s.watch(t, "status", "--watch", "--output=json", "--interval=200ms")
 			w.await("nothing there", func(line string) bool { return states(t, line) == "prod missing, test missing" })
@@ -165,7 +169,7 @@ func TestWatchTable(t *testing.T) {
 		}
 		return strings.HasPrefix(line, "test         failing")
 	})
-	if tables > 3 { // missing, perhaps refreshing, failing
+	if tables > 4 { // missing, perhaps refreshing, perhaps that with the failure, failing
 		t.Errorf("%d tables for two changes", tables)
 	}
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
@@ -279,7 +283,7 @@ func TestWatchOnATerminal(t *testing.T) {
 		t.Errorf("not on the second screen:\n%s", screen)
 	}
 	s.run("get", "prod").succeeds(t)
-	term.Await("● fresh", "1 not usable", "59m", "█████████")
+	term.Await("● fresh", "1 not usable", "█████")
 	if styled := term.Styled(); !regexp.MustCompile(`[\[;]32[;m]`).MatchString(styled) {
 		t.Errorf("no green:\n%q", styled)
 	}
@@ -343,11 +347,11 @@ func TestWatchOnATerminalOutlastsRedis(t *testing.T) {
 	term := tmuxtest.Start(t, 100, 20, []string{"NO_COLOR=yes"}, binaries.onetoken, "status", "--watch", "--redis-url="+server.URL())
 	term.Await("reading fails since", "nothing was read yet")
 	server.Start(t)
-	if err := server.Client(t).Set(t.Context(), "onetoken:{prod}:lock", "replica-7|x", time.Hour).Err(); err != nil {
+	if err := server.Client(t).Set(t.Context(), "onetoken:{prod}:lock", "replica-7|x", 10*time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
 	term.AwaitThat("the row", func(screen string) bool {
-		return strings.Contains(screen, "lease: replica-7 59m") && !strings.Contains(screen, "reading fails")
+		return strings.Contains(screen, "lease: replica-7 9h") && !strings.Contains(screen, "reading fails")
 	})
 	server.Stop()
 	term.Await("reading fails since", "refused", "↻ refreshing", "replica-7")

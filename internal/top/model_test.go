@@ -201,14 +201,14 @@ func TestFits(t *testing.T) {
 	broken.Problem, broken.Since = errors.New(hostile), noon.Add(-time.Minute)
 	typing := press(model(s, 0, 0), "/", "x", "x")
 	for name, m := range map[string]top.Model{"rows": model(s, 0, 0), "broken": model(broken, 0, 0), "typing": typing, "nothing": model(top.Snapshot{}, 0, 0)} {
-		for width := range 140 {
-			for _, height := range []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 40} {
+		for _, width := range []int{0, 1, 2, 3, 5, 9, 17, 23, 24, 33, 34, 39, 40, 59, 60, 79, 80, 81, 109, 110, 139, 300} {
+			for _, height := range []int{0, 1, 2, 3, 4, 6, 8, 9, 14, 40} {
 				m := m.Sized(width, height)
-				lines := append(m.Lines(), m.Strip()...)
-				if n := len(m.Lines()); n > height {
-					t.Fatalf("%s: %d lines in %dx%d", name, n, width, height)
+				lines := m.Lines()
+				if len(lines) > height {
+					t.Fatalf("%s: %d lines in %dx%d", name, len(lines), width, height)
 				}
-				for _, line := range lines {
+				for _, line := range append(lines, m.Strip()...) {
 					plain := ansi.Strip(line)
 					if ansi.StringWidth(line) > width || strings.ContainsAny(plain, "\x1b\u202e\n\a") {
 						t.Fatalf("%s: %q in %dx%d", name, line, width, height)
