@@ -31,9 +31,9 @@ func (v value) agent() Agent {
 		"listen":       into(&a.Listen, listOf(value.text)),
 		"allow_remote": into(&a.AllowRemote, value.boolean),
 		"tls_cert":     into(&a.TLSCert, value.path),
-		"tls_key":      into(&a.TLSKey, value.path),
+		"tls_key":      into(&a.TLSKey, value.secretPath),
 		"client_ca":    into(&a.ClientCA, value.path),
-		"key_file":     into(&a.KeyFile, value.path),
+		"key_file":     into(&a.KeyFile, value.secretPath),
 		"hosts":        into(&a.Hosts, listOf(value.text)),
 		"clients":      into(&a.Clients, listOf(value.agentClient)),
 	})
@@ -44,7 +44,7 @@ func (v value) agentClient() AgentClient {
 	var c AgentClient
 	v.fields(map[string]func(value){
 		"id":           into(&c.ID, value.text),
-		"secret_file":  into(&c.SecretFile, value.path),
+		"secret_file":  into(&c.SecretFile, value.secretPath),
 		"environments": into(&c.Environments, listOf(value.text)),
 	})
 	v.need("id")

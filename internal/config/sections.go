@@ -130,8 +130,17 @@ func (v value) secretFile() secret.Secret {
 
 // secretContent is content of a file that nobody else should read.
 func (v value) secretContent() []byte {
-	v.d.secretFiles = append(v.d.secretFiles, v.path())
+	_ = v.secretPath()
 	return v.content()
+}
+
+// secretPath is path of a file that nobody else should read.
+func (v value) secretPath() string {
+	path := v.path()
+	if path != "" {
+		v.d.secretFiles = append(v.d.secretFiles, path)
+	}
+	return path
 }
 
 // content reads the file that v names: a secret or certificates, so at most 1 MiB.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -116,6 +117,9 @@ func (e *examination) permissions(r *report) {
 		if strings.HasPrefix(path, "/run/secrets/") {
 			continue // as containers are given them: nobody else is there
 		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			r.warn(check, path, "there is no such file, which a setting names", "make it where the agent (onetoken serve) runs, or mend the setting")
+		}
 		if mode, open := readable(path); open {
 			r.warn(check, path, fmt.Sprintf("everybody on this machine can read this secret (mode %04o)", mode), "chmod 600 "+path)
 		}
@@ -129,7 +133,7 @@ func (e *examination) permissions(r *report) {
 func readable(path string) (fs.FileMode, bool) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return 0, false // it was read before: gone just now
+		return 0, false
 	}
 	return info.Mode().Perm(), info.Mode().Perm()&0o004 != 0
 }

@@ -97,6 +97,14 @@ func TestPermissions(t *testing.T) {
 	got = p.examine()
 	got.has(doctor.LevelWarning, "configuration.permissions", path, "mode 0604", "chmod 600")
 	got.only(1)
+
+	p.write(section(server), fmt.Sprintf("  prod: {token_url: %q, client_id: the-client, client_secret: '%s'}\nagent: {key_file: secret, clients: [{id: a, secret_file: none, environments: [prod]}]}\n",
+		p.url+"/token", clientSecret))
+	got = p.examine()
+	got.has(doctor.LevelWarning, "configuration.permissions", path, "mode 0604", "chmod 600")
+	got.has(doctor.LevelWarning, "configuration.permissions", "none", "no such file", "onetoken serve")
+	got.has(doctor.LevelWarning, "configuration.permissions", p.path, "environments.prod.client_secret") // as at first
+	got.only(3)
 }
 
 func TestUnknownEnvironment(t *testing.T) {
