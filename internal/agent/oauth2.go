@@ -97,9 +97,9 @@ func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2E
 
 // checkTargets refuses an audience or a resource that the token isn't for (RFC 8707 §2).
 func (d dropIn) checkTargets(q *tokenRequest) *oauth2Error {
-	for name, own := range d.targets {
+	for _, name := range []string{"audience", "resource"} {
 		for _, v := range q.form[name] {
-			if !slices.ContainsFunc(own, digestOf(v).equal) {
+			if !slices.ContainsFunc(d.targets[name], digestOf(v).equal) {
 				return &oauth2Error{http.StatusBadRequest, "invalid_target", "the environment's token is for another " + name}
 			}
 		}
