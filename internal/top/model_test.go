@@ -21,7 +21,8 @@ func row(name string, state manager.State, ttl time.Duration) *top.Row {
 	s := manager.Status{Environment: name, State: state, Usable: true, TTL: manager.Milliseconds(ttl)}
 	issued := noon.Add(ttl - time.Hour)
 	s.Version, s.ExpiresAt, s.RefreshedBy = new(store.Version(issued.UnixMicro())), new(noon.Add(ttl)), new("worker-1:4711")
-	return &top.Row{Status: s, Read: noon, Life: time.Hour}
+	s.Life = time.Hour
+	return &top.Row{Status: s, Read: noon}
 }
 
 // bare is an environment without a token.

@@ -54,7 +54,7 @@ func (p Plain) same(a, b []*Row) bool {
 
 // still is s without what runs down by itself.
 func still(s manager.Status) manager.Status {
-	s.TTL, s.Lock.TTL = 0, 0
+	s.TTL, s.Lock.TTL, s.ReadAt = 0, 0, time.Time{}
 	return s
 }
 

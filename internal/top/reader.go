@@ -304,7 +304,7 @@ func (r *Reader) readSome(ctx context.Context, names []string) error {
 		return err
 	}
 	for _, s := range rows {
-		r.rows[s.Environment] = newRow(s, begun, r.rows[s.Environment])
+		r.rows[s.Environment] = &Row{Status: s, Read: begun}
 	}
 	return nil
 }

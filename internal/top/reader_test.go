@@ -68,7 +68,7 @@ func (s *source) Rows(_ context.Context, names []string) ([]manager.Status, erro
 	}
 	rows := make([]manager.Status, len(names))
 	for i, name := range names {
-		rows[i] = manager.Status{Environment: name, State: state, Usable: true, TTL: manager.Milliseconds(time.Minute)}
+		rows[i] = manager.Status{Environment: name, State: state, Usable: true, TTL: manager.Milliseconds(time.Minute), ReadAt: time.Now()}
 	}
 	return rows, nil
 }

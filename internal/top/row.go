@@ -10,29 +10,7 @@ import (
 // reads. Rows are never changed once they are handed out.
 type Row struct {
 	manager.Status
-	Read time.Time     // before the read was sent, by this process's clock
-	Life time.Duration // the stored token's whole life, about: what the bar is measured against; 0 without a token
-}
-
-// longest is a life beyond which a planted version is likelier than a token.
-const longest = 366 * 24 * time.Hour
-
-// newRow returns the row of s. before is the environment's row until now, nil if there was none.
-func newRow(s manager.Status, read time.Time, before *Row) *Row {
-	r := &Row{Status: s, Read: read}
-	if s.Version == nil || s.ExpiresAt == nil {
-		return r
-	}
-	// A version is about Redis's clock in µs when the attempt began, and the life counts from then.
-	r.Life = s.ExpiresAt.Sub(time.UnixMicro(int64(*s.Version)))
-	if r.Life >= time.Duration(s.TTL) && r.Life <= longest {
-		return r
-	}
-	r.Life = time.Duration(s.TTL)
-	if before != nil && before.Version != nil && *before.Version == *s.Version {
-		r.Life = max(r.Life, before.Life)
-	}
-	return r
+	Read time.Time // before the read was sent, by this process's clock
 }
 
 // left is the stored token's remaining life.
@@ -50,7 +28,10 @@ func (r *Row) nextTry(now time.Time) time.Duration {
 	if r.Failure.RetryAt == nil {
 		return 0
 	}
-	return max(r.Failure.RetryAt.Sub(now), 0)
+	if r.ReadAt.IsZero() {
+		return max(r.Failure.RetryAt.Sub(now), 0)
+	}
+	return max(r.Failure.RetryAt.Sub(r.ReadAt)-now.Sub(r.Read), 0) // by Redis's clock
 }
 
 // usable reports whether the stored token is still usable: one whose time has run out since the read isn't.
