@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -159,7 +160,7 @@ func (s *site) serveTLS(life time.Duration) (addr, authority string) {
 	}
 	server := httptest.NewUnstartedServer(s.endpoint)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	server.Config.ErrorLog = nil
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // a client that doesn't trust it is what is tested
 	server.StartTLS()
 	s.t.Cleanup(server.Close)
 	authority = filepath.Join(s.t.TempDir(), "ca.pem")
