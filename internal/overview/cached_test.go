@@ -29,7 +29,10 @@ func TestNamesAreSearchedForOnceInHalfAMinute(t *testing.T) {
 		kit := managertest.New(t, managertest.Options{InMemory: true})
 		plant(t, kit, "found")
 		cached := overview.New(kit.Store, kit.Manager).Cached()
-		calls := func() int { return kit.Miniredis.CommandCount() }
+		calls := func() int {
+			synctest.Wait() // for the subscription's
+			return kit.Miniredis.CommandCount()
+		}
 		names := func() []string {
 			names, err := cached.Names(t.Context())
 			if err != nil {
