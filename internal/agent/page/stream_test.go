@@ -290,7 +290,7 @@ func TestWithoutEnvironmentsThereIsAState(t *testing.T) {
 func TestAnEventHasItsEnvironmentReadAlone(t *testing.T) {
 	t.Parallel()
 	source := newSource("a", "b")
-	s := serve(t, source, page.Pace{All: never, Names: never})
+	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never})
 	r := open(t, s.URL)
 	r.next()
 	source.took()
@@ -316,7 +316,7 @@ func TestAnEventHasItsEnvironmentReadAlone(t *testing.T) {
 func TestAnEventTellsOfANewEnvironment(t *testing.T) {
 	t.Parallel()
 	source := newSource("a")
-	s := serve(t, source, page.Pace{All: never, Names: never})
+	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never})
 	r := open(t, s.URL)
 	r.next()
 	source.set("new", 5)
@@ -434,7 +434,7 @@ func TestAPageThatNobodySawCloses(t *testing.T) {
 func TestASlowBrowserGetsTheStateAnew(t *testing.T) {
 	t.Parallel()
 	source := newSource("a")
-	s := serve(t, source, page.Pace{All: never, Names: never, Queue: 1})
+	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never, Queue: 1})
 	gate := make(chan struct{})
 	w := &gatedWriter{header: http.Header{}, gate: gate, out: make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -503,18 +503,16 @@ func (w *gatedWriter) writes() int {
 // On a real store: what a worker stores is on the stream by its event alone, and its token isn't.
 func TestAWorkersTokenIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, page.Pace{All: never, Names: never})
+	s := newSite(t, page.Pace{All: never, Names: never, Beat: 500 * time.Millisecond})
 	r := open(t, s.URL)
-	first := r.next()
+	first := r.until("the state", state)
 	if !slices.Equal(first.names(), configured) {
 		t.Errorf("at first there are %v", first.names())
 	}
 	// The watch subscribes behind the first read; an event that came before would be lost.
 	eventually(t, "the event is heard", func() bool {
 		s.do("/put?env=found&by=worker-7")
-		f := r.next()
-		for ; f.event == "beat"; f = r.next() {
-		}
+		f := r.next() // a beat, perhaps: nothing was heard
 		if strings.Contains(f.raw, secretText) {
 			t.Errorf("a token is in %q", f.raw)
 		}
