@@ -189,10 +189,17 @@ func methodNotAllowed(method string) http.HandlerFunc {
 	}
 }
 
-// needsNoKey reports whether a path is for those without a key: probes, and token endpoints, which have their own clients.
-func needsNoKey(path string) bool {
-	return path == "/healthz" || path == "/readyz" ||
-		strings.HasPrefix(path, "/v1/environments/") && strings.HasSuffix(path, "/oauth2/token")
+// needsNoKey reports whether a request is for those without a key: probes, and token endpoints, which have their own clients.
+func needsNoKey(r *http.Request) bool {
+	return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || isTokenEndpoint(r)
+}
+
+// isTokenEndpoint looks at the path as it was sent, which is what the mux takes apart: an environment may have the name
+// "oauth2", and a slash that is escaped (%2F) parts nothing.
+func isTokenEndpoint(r *http.Request) bool {
+	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v1/environments/")
+	env, found := strings.CutSuffix(rest, "/oauth2/token")
+	return ok && found && env != "" && !strings.Contains(env, "/")
 }
 
 // unknown is the problem of an environment that isn't there.

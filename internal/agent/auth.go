@@ -23,7 +23,7 @@ func (d digest) equal(other digest) bool { return subtle.ConstantTimeCompare(d[:
 // keys are bearer keys.
 type keys []digest
 
-// minKey is the shortest key: what is shorter can be guessed.
+// minKey is the shortest key, and the shortest secret that nobody can lock out: what is shorter can be guessed.
 const minKey = 16
 
 // parseKeys reads keys, one in each line. The error repeats none.
@@ -61,16 +61,15 @@ func (k keys) has(given string) bool {
 // withoutKey returns the problem of a request without a key, nil where it has one: as a bearer token, or as the password
 // of a Basic header, which browsers ask for.
 func (a *Agent) withoutKey(w http.ResponseWriter, r *http.Request) *problem {
-	wait, who := a.failed.wait(address(r), "key")
-	if wait > 0 {
-		return tooMany(wait)
-	}
-	given := presentedKey(r)
-	if given != "" && a.keys.get().has(given) {
-		return nil
-	}
-	challenge := `Bearer realm="onetoken"`
+	given, challenge := presentedKey(r), `Bearer realm="onetoken"`
 	if given != "" {
+		if a.keys.get().has(given) { // held back or not: whoever guesses at the same address locks nobody out
+			return nil
+		}
+		wait, who := a.failed.wait(address(r), "key")
+		if wait > 0 {
+			return tooMany(wait)
+		}
 		a.failed.note(who)
 		challenge += `, error="invalid_token"`
 	}

@@ -27,8 +27,13 @@ type login struct {
 
 // credentials hold a digest in place of the secret: they can't print it.
 type credentials struct {
-	id     string
-	secret digest
+	id        string
+	secret    digest
+	guessable bool // it is short: tried only as often as a guess may be
+}
+
+func newCredentials(id, secret string) credentials {
+	return credentials{id, digestOf(secret), len(secret) < minKey}
 }
 
 // An oauth2Error is an answer of RFC 6749 §5.2, or of RFC 8707 (invalid_target).
@@ -65,13 +70,17 @@ func readTokenRequest(r *http.Request) (*tokenRequest, *oauth2Error) {
 }
 
 func readForm(r *http.Request) (url.Values, *oauth2Error) {
+	tooLarge := &oauth2Error{http.StatusRequestEntityTooLarge, "invalid_request", "a body of at most 64 KiB is read"}
+	if r.ContentLength > maxBody { // nothing of it is waited for
+		return nil, tooLarge
+	}
 	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || contentType != "application/x-www-form-urlencoded" {
 		return nil, invalidRequest("the Content-Type must be application/x-www-form-urlencoded")
 	}
 	data, err := io.ReadAll(r.Body)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &oauth2Error{http.StatusRequestEntityTooLarge, "invalid_request", "a body of at most 64 KiB is read"}
+		return nil, tooLarge
 	}
 	if err != nil {
 		return nil, invalidRequest("the body can't be read")
@@ -124,7 +133,7 @@ func readLogin(authorization []string, form url.Values) (login, *oauth2Error) {
 	case len(authorization) == 0 && secret == "":
 		return login{}, invalidClient("no client credentials")
 	case len(authorization) == 0:
-		return login{readings: []credentials{{id, digestOf(secret)}}}, nil
+		return login{readings: []credentials{newCredentials(id, secret)}}, nil
 	case secret != "":
 		return login{}, invalidRequest("credentials in the header and in the body")
 	}
@@ -155,10 +164,10 @@ func parseBasic(header string) []credentials {
 	if !ok {
 		return nil
 	}
-	plain := credentials{id, digestOf(secret)}
+	plain := newCredentials(id, secret)
 	decodedID, idErr := url.QueryUnescape(id)
 	decodedSecret, secretErr := url.QueryUnescape(secret)
-	if decoded := (credentials{decodedID, digestOf(decodedSecret)}); idErr == nil && secretErr == nil && decoded != plain {
+	if decoded := newCredentials(decodedID, decodedSecret); idErr == nil && secretErr == nil && decoded != plain {
 		return []credentials{decoded, plain}
 	}
 	return []credentials{plain}

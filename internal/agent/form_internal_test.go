@@ -14,13 +14,14 @@ import (
 func TestParseBasic(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string][]credentials{
-		"id:secret":      {{"id", digestOf("secret")}},
-		"a%20b:c%2Bd":    {{"a b", digestOf("c+d")}, {"a%20b", digestOf("c%2Bd")}},
-		"a+b:c":          {{"a b", digestOf("c")}, {"a+b", digestOf("c")}},
-		"id:100%":        {{"id", digestOf("100%")}},
-		"id:with:colons": {{"id", digestOf("with:colons")}},
-		":":              {{"", digestOf("")}},
-		"no colon":       nil,
+		"id:secret":           {{"id", digestOf("secret"), true}},
+		"a%20b:c%2Bd":         {{"a b", digestOf("c+d"), true}, {"a%20b", digestOf("c%2Bd"), true}},
+		"a+b:c":               {{"a b", digestOf("c"), true}, {"a+b", digestOf("c"), true}},
+		"id:100%":             {{"id", digestOf("100%"), true}},
+		"id:with:colons":      {{"id", digestOf("with:colons"), true}},
+		":":                   {{"", digestOf(""), true}},
+		"id:0123456789%61bcd": {{"id", digestOf("0123456789abcd"), true}, {"id", digestOf("0123456789%61bcd"), false}},
+		"no colon":            nil,
 	} {
 		got := parseBasic("Basic " + base64.StdEncoding.EncodeToString([]byte(in)))
 		if !slices.Equal(got, want) {
@@ -36,7 +37,7 @@ func TestParseBasic(t *testing.T) {
 
 func TestCredentialsDontPrint(t *testing.T) {
 	t.Parallel()
-	l := login{readings: []credentials{{"id", digestOf("hunter2")}}}
+	l := login{readings: []credentials{newCredentials("id", "hunter2")}}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 		if got := fmt.Sprintf(verb, l); strings.Contains(got, "hunter2") {
 			t.Errorf("%s: %s", verb, got)

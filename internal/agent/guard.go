@@ -40,7 +40,7 @@ func (a *Agent) guarded(next http.Handler) http.Handler {
 			notFound(w, r)
 			return
 		}
-		if r.URL.Path == eventsPath {
+		if r.URL.Path == eventsPath && r.ContentLength == 0 { // a body that never comes must not be waited for without an end
 			stream(w)
 		}
 		next.ServeHTTP(w, r)
@@ -68,13 +68,16 @@ func (a *Agent) refusal(w http.ResponseWriter, r *http.Request) *problem {
 	if p := a.foreign(r); p != nil {
 		return p
 	}
-	if a.keys != nil && !needsNoKey(r.URL.Path) {
+	if a.keys != nil && !needsNoKey(r) {
 		if p := a.withoutKey(w, r); p != nil {
 			return p
 		}
 	}
 	if r.ContentLength > maxBody {
 		w.Header().Set("Connection", "close")
+		if isTokenEndpoint(r) { // it says so in its own way
+			return nil
+		}
 		return &problem{Status: http.StatusRequestEntityTooLarge, Code: "too_large", Detail: "a body of at most 64 KiB is read"}
 	}
 	if r.ContentLength != 0 {

@@ -143,5 +143,27 @@ func TestKeysCantBeGuessedForLong(t *testing.T) {
 	if !held {
 		t.Error("200 guesses")
 	}
-	eventually(t, "a time later the key is looked at", func() bool { return s.get(prod+"/token", bearer(keyOne)).status == 200 })
+	if a := s.get(prod+"/token", bearer(keyOne)); a.status != 200 { // the rightful, at the same address
+		t.Errorf("with the key: %d", a.status)
+	}
+	s.get(prod+"/token").isProblem(401, "no_key") // that is no guess
+}
+
+// An environment may have any name, and a path may be written in many ways: none of them goes past the keys.
+func TestNoPathGoesPastTheKeys(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{
+		names: []string{"prod", "oauth2", "token", "healthz"},
+		agent: func(o *agent.Options) { withPage(o); o.KeyFile = secretFile(t, keyOne) },
+	})
+	for _, path := range []string{
+		"/v1/environments/oauth2/token", "/v1/environments/token/token", "/v1/environments/healthz/token", "/v1/environments/oauth2",
+		"/v1/environments/x%2Foauth2%2Ftoken", "/v1/environments/prod%2Foauth2/token", "/v1/environments/prod/%74oken",
+		"/v1/environments%2Fprod/oauth2/token", "/v1/environments/a/b/oauth2/token", "/v1/environments//oauth2/token",
+		"/healthz/", "/healthz/../v1/environments", "/v1/environments/x/../prod/token?/oauth2/token", "/v1/environments/prod/token;/oauth2/token",
+	} {
+		s.get(path).isProblem(401, "no_key")
+	}
+	s.do("POST", "/v1/environments/oauth2/oauth2/token", grant, own()).isGranted()
+	s.do("POST", "/v1/environments/oauth2/refresh", "").isProblem(401, "no_key")
 }

@@ -48,20 +48,24 @@ type site struct {
 
 // options change what a site is made of.
 type options struct {
+	names       []string // of the environments; default: prod and test
 	environment manager.Environment
 	endpoint    mockendpoint.Options
 	agent       func(*agent.Options)
 }
 
-// newSite starts a site with the environments prod and test. At the test's end it is searched for leaks.
+// newSite starts a site with its environments. At the test's end it is searched for leaks.
 func newSite(t *testing.T, o options) *site {
 	t.Helper()
 	s := &site{t: t, logged: &logBuffer{}, seen: &logBuffer{}}
 	log := slog.New(slog.NewTextHandler(s.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	o.environment.ClientID, o.environment.ClientSecret = clientID, manager.NewSecret(clientSecret)
 	var environments map[string]manager.Environment
+	if o.names == nil {
+		o.names = []string{"prod", "test"}
+	}
 	s.kit = managertest.New(t, managertest.Options{
-		Environment: o.environment, EnvironmentNames: []string{"prod", "test"}, Endpoint: o.endpoint, Logger: log,
+		Environment: o.environment, EnvironmentNames: o.names, Endpoint: o.endpoint, Logger: log,
 		Config: func(_ int, c *manager.Config) { environments = c.Environments },
 	})
 	options := agent.Options{

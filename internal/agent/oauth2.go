@@ -66,14 +66,16 @@ func (a *Agent) oauth2Token(w http.ResponseWriter, r *http.Request) {
 }
 
 // authenticate compares with the environment's own client and with those that are configured. e is nil where there is no
-// such environment: an outsider learns no more of it than of one that is there.
+// such environment: an outsider learns no more of it than of one that is there. Whoever fails too often is held back, and so
+// is who uses the same id at the same address, which may be all of loopback: but not with the right secret, where that is
+// too long to be guessed.
 func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2Error, *problem) {
 	wait, who := a.failed.wait(address(r), l.readings[0].id)
-	if wait > 0 {
-		return nil, tooMany(wait)
-	}
 	knows, mayUse := false, false
 	for _, c := range l.readings {
+		if wait > 0 && c.guessable {
+			continue
+		}
 		id := digestOf(c.id)
 		if e != nil && e.drop.id.equal(id) && e.drop.secret.equal(c.secret) {
 			knows, mayUse = true, true
@@ -90,6 +92,8 @@ func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2E
 		return nil, nil
 	case knows:
 		return &oauth2Error{http.StatusBadRequest, "unauthorized_client", "this client may not use this environment"}, nil
+	case wait > 0:
+		return nil, tooMany(wait)
 	}
 	a.failed.note(who)
 	return invalidClient("unknown client, or another secret"), nil

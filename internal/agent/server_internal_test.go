@@ -165,6 +165,8 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 			"silence":             {"", headerTimeout},
 			"a part of a header":  {"GET /healthz HTTP/1.1\r\nHost: local", headerTimeout},
 			"a part of a body":    {"POST /v1/environments/test/oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\ngrant", 40 * time.Second},
+			"a stream's body":     {"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n", 40 * time.Second},
+			"a body of a stream":  {"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n", time.Minute}, // the next event's
 			"nothing any more":    {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", idleTimeout},
 			"an answer not taken": {tokenRequestText, 40 * time.Second},
 		} {
