@@ -300,7 +300,7 @@ func TestWithoutEnvironmentsThereIsAState(t *testing.T) {
 func TestAnEventHasItsEnvironmentReadAlone(t *testing.T) {
 	t.Parallel()
 	source := newSource("a", "b")
-	s := serve(t, source, page.Pace{All: never, Names: never})
+	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never})
 	r := open(t, s.URL)
 	r.next()
 	source.took()
@@ -326,7 +326,7 @@ func TestAnEventHasItsEnvironmentReadAlone(t *testing.T) {
 func TestAnEventTellsOfANewEnvironment(t *testing.T) {
 	t.Parallel()
 	source := newSource("a")
-	s := serve(t, source, page.Pace{All: never, Names: never})
+	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never})
 	r := open(t, s.URL)
 	r.next()
 	source.set("new", 5)
@@ -445,7 +445,7 @@ func TestAPageThatNobodySawCloses(t *testing.T) {
 func TestASlowBrowserGetsTheStateAnew(t *testing.T) {
 	t.Parallel()
 	source := newSource("a")
-	s := serve(t, source, page.Pace{All: never, Names: never, Queue: 1})
+	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never, Queue: 1})
 	gate := make(chan struct{})
 	w := &gatedWriter{header: http.Header{}, gate: gate, out: make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -514,7 +514,7 @@ func (w *gatedWriter) writes() int {
 // On a real store: what a worker stores is on the stream by its event alone, and its token isn't.
 func TestAWorkersTokenIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, page.Pace{All: never, Names: never, Beat: 50 * time.Millisecond})
+	s := newSite(t, page.Pace{All: never, Names: never, Beat: 500 * time.Millisecond})
 	r := open(t, s.URL)
 	if first := r.next(); !slices.Equal(first.names(), configured) {
 		t.Errorf("at first there are %v", first.names())
