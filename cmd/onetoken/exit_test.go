@@ -223,9 +223,9 @@ func TestTimeout(t *testing.T) {
 func TestSignalsEndTheWait(t *testing.T) {
 	t.Parallel()
 	needSignals(t)
-	s := newSite(t)
-	s.hold("prod")
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		s := newSite(t) // one for each: the subscription of a process that has ended may be seen for a while
+		s.hold("prod")
 		cmd := command(t.Context(), t, s.env, "get", "prod")
 		r := finish(t, cmd, func(p *os.Process) {
 			s.awaitSubscriber()

@@ -178,6 +178,7 @@ func TestTheScriptStartsRedisForItsUsers(t *testing.T) {
 	defer func() { cancel(); _ = cmd.Wait() }()
 	o := redistest.Options(socket)
 	o.Network, o.Username, o.Password = "unix", "onetoken", password
+	o.ReadTimeout, o.WriteTimeout, o.DialTimeout = patience, patience, patience
 	rdb := redistest.NewClient(t, o)
 	for rdb.Ping(ctx).Err() != nil {
 		select {
@@ -196,7 +197,7 @@ const env = "prod"
 // everything uses all there is of store and lock, and returns the first error.
 // A lease that is to be renewed may be short where an error is what is looked for.
 func everything(ctx context.Context, rdb *redis.Client, length time.Duration) error {
-	s, err := store.New(rdb, store.Options{})
+	s, err := store.New(rdb, store.Options{Timeout: patience})
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func TestWhoOnlyLooksChangesNothing(t *testing.T) {
 			t.Errorf("%s: %+v", right, info)
 		}
 	}
-	s, err := store.New(rdb, store.Options{})
+	s, err := store.New(rdb, store.Options{Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func contents(t *testing.T, admin *redis.Client) string {
 
 // occupied leaves what a fleet leaves: a token in prod, a failure and a lock in test.
 func occupied(ctx context.Context, admin *redis.Client) error {
-	s, err := store.New(admin, store.Options{})
+	s, err := store.New(admin, store.Options{Timeout: patience})
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func look(ctx context.Context, admin, rdb *redis.Client) error {
 	if err := occupied(ctx, admin); err != nil {
 		return err
 	}
-	s, err := store.New(rdb, store.Options{})
+	s, err := store.New(rdb, store.Options{Timeout: patience})
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func benchAgent(b *testing.B) *agent.Agent {
 	}
 	a, err := agent.New(agent.Options{
 		Manager: m, Overview: overview.New(s, m).Cached(), Environments: environments,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -40,7 +40,7 @@ func startPrometheus(t *testing.T, scraped string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf(`{global: {scrape_interval: 200ms, evaluation_interval: 500ms}, rule_files: [%q],
+	config := fmt.Sprintf(`{global: {scrape_interval: 1s, evaluation_interval: 1s}, rule_files: [%q],
 		scrape_configs: [{job_name: onetoken, static_configs: [{targets: [%q]}]}]}`, rules, strings.TrimPrefix(scraped, "http://"))
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -110,13 +110,13 @@ func (p *process) ask(path string, into any) error {
 
 // until asks again until ok, which is called after each answer.
 func (p *process) until(path string, into any, ok func() bool) error {
-	for limit := time.Now().Add(30 * time.Second); ; <-time.After(50 * time.Millisecond) {
+	for limit := time.Now().Add(60 * time.Second); ; <-time.After(50 * time.Millisecond) {
 		err := p.ask(path, into)
 		if err == nil && ok() {
 			return nil
 		}
 		if time.Now().After(limit) {
-			return fmt.Errorf("after 30 s: %w", err)
+			return fmt.Errorf("after 60 s: %w", err)
 		}
 	}
 }

@@ -35,7 +35,7 @@ var named = []struct {
 	what   string
 	varies *regexp.Regexp
 }{
-	{"version", regexp.MustCompile(`\b\d{16}\b`)},
+	{"version", regexp.MustCompile(`\b1[7-9]\d{14}\b`)}, // as long as years begin with 20[2-3]; a fingerprint may be all digits
 	{"fingerprint", regexp.MustCompile(`\b[0-9a-f]{16}\b`)},
 }
 

@@ -1,6 +1,7 @@
 package opsdocs_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -41,7 +42,12 @@ func TestProofs(t *testing.T) {
 	t.Parallel()
 	var tests strings.Builder
 	must(t, filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil // other packages' tests make files, and remove them
+		case err == nil && d.IsDir() && d.Name() == "node_modules":
+			return filepath.SkipDir
+		case err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go"):
 			return err
 		}
 		text, err := os.ReadFile(path)

@@ -73,8 +73,10 @@ func watched(s *sandbox) {
 		s.token(m)
 		s.endpoint.SetDefault(mockendpoint.Reply{Status: 503})
 		s.fails(m, "http_503")
-		_, err := m.Invalidate(s.ctx(), "prod", 0)
-		must(s.t, err)
+		eventually(s.t, "it is invalidated", func() bool {
+			_, err := m.Invalidate(s.ctx(), "prod", 0)
+			return err == nil
+		})
 	}
 }
 

@@ -213,10 +213,10 @@ func (s *sandbox) holds(m *manager.Manager) {
 	must(s.t, s.endpoint.Await(s.ctx(), calls+1))
 }
 
-// patient is a worker whose requests don't end by themselves while the commands run.
+// patient is a worker whose requests and leases don't end by themselves while the commands run.
 func patient(c *manager.Config) {
 	e := c.Environments["prod"]
-	e.EndpointTimeout = 10 * time.Minute
+	e.EndpointTimeout, e.Lease = 10*time.Minute, 10*time.Minute
 	c.Environments["prod"] = e
 }
 

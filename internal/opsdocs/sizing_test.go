@@ -193,7 +193,10 @@ func (f *figures) connections(s *sandbox) {
 	s.hears(1)
 	_, err := s.ask(m.Refresh, "prod")
 	must(s.t, err)
-	f.Rest = s.connected()
+	eventually(s.t, "it is at rest", func() bool { // one that was given up is gone a moment later
+		f.Rest = s.connected()
+		return f.Rest <= documented.Rest
+	})
 }
 
 // connected is how many connections onetoken has.
@@ -206,14 +209,15 @@ func (s *sandbox) connected() int {
 
 // status measures the command.
 func (f *figures) status(s *sandbox) {
-	s.token(s.worker("worker-1", "onetoken.yaml"))
+	m := s.worker("worker-1", "onetoken.yaml")
+	s.token(m)
+	must(s.t, m.Close()) // so that what is counted is the command's
 	for _, name := range []string{"prod", ""} {
 		if name == "" {
 			s.copies(999)
 		}
 		s.run(command{text: "onetoken status"}) // the script is known from here on
-		must(s.t, s.rdb.ConfigResetStat(s.ctx()).Err())
-		out := s.run(command{text: "onetoken status " + name})
+		out := s.countedRun("onetoken status " + name)
 		sent := s.calls("evalsha", "eval", "scan", "subscribe")
 		if f.Status = sent; name != "" {
 			f.Named = sent
@@ -221,6 +225,18 @@ func (f *figures) status(s *sandbox) {
 			s.t.Errorf("%d rows, want 1000", rows)
 		}
 	}
+}
+
+// countedRun runs a command whose calls alone are in [sandbox.calls] then.
+func (s *sandbox) countedRun(text string) (out string) {
+	s.t.Helper()
+	for range 10 {
+		must(s.t, s.rdb.ConfigResetStat(s.ctx()).Err())
+		if out = s.runOnce(command{text: text}); !slow.MatchString(out) {
+			break
+		}
+	}
+	return out
 }
 
 // copies makes n environments more like prod.

@@ -1,6 +1,7 @@
 package readme_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -47,7 +48,12 @@ func TestTheGuaranteesNameWhatShowsThem(t *testing.T) {
 func sources(t *testing.T) (tests, sim string) {
 	t.Helper()
 	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil // other packages' tests make files, and remove them
+		case err == nil && d.IsDir() && d.Name() == "node_modules":
+			return filepath.SkipDir
+		case err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go"):
 			return err
 		}
 		text, err := os.ReadFile(path)
