@@ -300,7 +300,7 @@ func TestWithoutEnvironmentsThereIsAState(t *testing.T) {
 func TestAnEventHasItsEnvironmentReadAlone(t *testing.T) {
 	t.Parallel()
 	source := newSource("a", "b")
-	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never})
+	s := serve(t, source, page.Pace{All: never, Names: never})
 	r := open(t, s.URL)
 	r.next()
 	source.took()
@@ -326,7 +326,7 @@ func TestAnEventHasItsEnvironmentReadAlone(t *testing.T) {
 func TestAnEventTellsOfANewEnvironment(t *testing.T) {
 	t.Parallel()
 	source := newSource("a")
-	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never})
+	s := serve(t, source, page.Pace{All: never, Names: never})
 	r := open(t, s.URL)
 	r.next()
 	source.set("new", 5)
@@ -445,7 +445,7 @@ func TestAPageThatNobodySawCloses(t *testing.T) {
 func TestASlowBrowserGetsTheStateAnew(t *testing.T) {
 	t.Parallel()
 	source := newSource("a")
-	s := serve(t, source, page.Pace{All: never, Names: never, Beat: never, Queue: 1})
+	s := serve(t, source, page.Pace{All: never, Names: never, Queue: 1})
 	gate := make(chan struct{})
 	w := &gatedWriter{header: http.Header{}, gate: gate, out: make(chan string, 1000)}
 	ctx, cancel := context.WithCancel(t.Context())
