@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -226,6 +227,10 @@ func (e *execution) end() {
 // doesn't need what tokens are made of.
 func withoutSecrets(environ []string, file *config.File) []string {
 	hidden := []secret.Secret{file.Redis.URL, file.Redis.Password, file.Redis.SentinelPassword}
+	if u, err := url.Parse(file.Redis.URL.Reveal()); err == nil {
+		password, _ := u.User.Password()
+		hidden = append(hidden, secret.New(password))
+	}
 	for _, e := range file.Environments {
 		hidden = append(hidden, e.ClientSecret)
 		for _, s := range e.SecretParams {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -168,17 +172,21 @@ func TestExecFile(t *testing.T) {
 	}
 }
 
-// Neither the arguments nor the environment of any process hold the token, the client secret or the Redis URL.
+// Neither the arguments nor the environment of any process hold the token, the client secret, the Redis URL or its password.
 func TestExecShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
 		t.Skip("no /proc")
 	}
-	s := newSite(t)
-	s.env = append(s.env, "REDIS_COPY=redis://"+s.rdb.Options().Addr, "KEPT=kept")
+	const password = "a part of the URL"
+	server := miniredis.RunT(t)
+	server.RequireAuth(password)
+	redisURL := "redis://:" + url.PathEscape(password) + "@" + server.Addr()
+	s := newSiteOn(t, redistest.NewClient(t, redistest.Options(server.Addr())))
+	s.env = append(s.env, "ONETOKEN_REDIS_URL="+redisURL, "REDIS_COPY="+redisURL, "REDIS_PASSWORD="+password, "KEPT=kept")
 	script := `cat /proc/$PPID/cmdline /proc/$$/cmdline /proc/$$/environ | tr '\0' '\n'`
 	out := s.run("exec", "prod", "--", "sh", "-c", script).succeeds(t)
-	for _, hidden := range []string{s.endpoint.Issued()[0], clientSecret, "REDIS_COPY"} {
+	for _, hidden := range []string{s.endpoint.Issued()[0], clientSecret, "REDIS_COPY", "ONETOKEN_REDIS_URL", password, url.PathEscape(password)} {
 		if strings.Contains(out, hidden) {
 			t.Errorf("%s shows:\n%s", hidden, out)
 		}

@@ -129,6 +129,9 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 		answer.Listen = append(answer.Listen, l.URL())
 	}
 	if err := a.answer(answer, answer.text()); err != nil {
+		for _, l := range listeners { // no socket stays behind
+			_ = l.Close()
+		}
 		return err
 	}
 	a.log.Info("serving", "listen", strings.Join(answer.Listen, " "), "replica", o.manager.Replica(), "environments", len(answer.Environments))

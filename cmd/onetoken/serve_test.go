@@ -302,6 +302,29 @@ func TestASecondSignalEndsServeAtOnce(t *testing.T) {
 	}
 }
 
+// An agent that can't say where it listens ends, and leaves no socket.
+func TestServeThatCannotSayWhereLeavesNoSocket(t *testing.T) {
+	t.Parallel()
+	needSignals(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = full.Close() }()
+	s := newSite(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	socket := filepath.Join(shortDir(t), "agent.sock")
+	cmd := command(ctx, t, s.env, "serve", "--listen", "unix:"+socket)
+	cmd.Stdout = full
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket: %v", err)
+	}
+}
+
 func TestServeByItsSection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

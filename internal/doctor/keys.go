@@ -59,7 +59,9 @@ func (e *examination) keys(ctx context.Context, r *report, nodes []*node) {
 		}
 	}
 	e.marks(ctx, r, found)
-	e.records(ctx, r, found)
+	if !e.records(ctx, r, found) {
+		r.unknown(check, e.store.Namespace()+":*", "tokens and failures can't be read without the rights above", "give the user these rights, and run doctor again")
+	}
 	if len(r.findings) == before {
 		r.ok(check, e.store.Namespace()+":*", "%s of %s, none that looks wrong", count(total, "key"), count(len(found), "environment"))
 	}
@@ -209,8 +211,8 @@ func (e *examination) plausible(raw string) bool {
 	return err == nil && int64(v) <= e.now().Add(24*time.Hour+time.Minute).UnixMicro()
 }
 
-// records looks at what the tokens and failures say.
-func (e *examination) records(ctx context.Context, r *report, found map[string]bool) {
+// records looks at what the tokens and failures say, and reports whether it may.
+func (e *examination) records(ctx context.Context, r *report, found map[string]bool) (allowed bool) {
 	names := slices.Clone(e.envs)
 	for name := range found {
 		if !slices.Contains(e.envs, name) {
@@ -226,11 +228,12 @@ func (e *examination) records(ctx context.Context, r *report, found map[string]b
 		if !denied(err) { // a missing right was found
 			r.fail(GroupRedis+".keys", e.store.Namespace()+":*", err.Error(), redisMend(err, ""))
 		}
-		return
+		return !denied(err)
 	}
 	for i, row := range rows {
 		e.record(r, row, records[i])
 	}
+	return true
 }
 
 func (e *examination) read(ctx context.Context, names []string) ([]manager.Status, []*store.Record, error) {

@@ -90,6 +90,9 @@ func TestRightsOneByOne(t *testing.T) {
 		} else {
 			got.has(doctor.LevelFailure, "redis.rights", "user onetoken may not run", "ACL SETUSER onetoken "+right)
 		}
+		if right == "+evalsha" {
+			got.has(doctor.LevelOK, "redis.keys", "can't be read without the rights above")
+		}
 		got.only(1)
 		set(right)
 	}

@@ -59,9 +59,10 @@ func Temporary(lookup func(string) (string, bool)) (*File, error) {
 // Path returns the file's absolute path.
 func (f *File) Path() string { return f.path }
 
-// Write makes t's access token what the file holds. Where it is that already, nothing is written.
+// Write makes t's access token what the file holds. Where it is that already, nothing is written, unless the file is gone: a
+// folder for temporary files is cleaned up now and then.
 func (f *File) Write(t *manager.Token) error {
-	if f.last != nil && f.held.Equal(t.AccessToken) {
+	if f.last != nil && f.held.Equal(t.AccessToken) && f.isThere() {
 		return nil
 	}
 	next, err := os.CreateTemp(filepath.Dir(f.path), "."+filepath.Base(f.path)+"-") // of mode 0600
@@ -80,6 +81,12 @@ func (f *File) Write(t *manager.Token) error {
 	}
 	f.held, f.last = t.AccessToken, info
 	return nil
+}
+
+// isThere reports whether anything is at the path, which may be what somebody else has put there.
+func (f *File) isThere() bool {
+	_, err := os.Lstat(f.path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // Remove removes the file, and the folder that was made for it. A file that somebody else has put in its place stays.

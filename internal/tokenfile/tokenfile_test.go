@@ -62,6 +62,23 @@ func TestTemporary(t *testing.T) {
 	}
 }
 
+func TestAFileThatIsGoneIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "folder")
+	must(t, os.Mkdir(folder, 0o700))
+	f, err := tokenfile.At(filepath.Join(folder, "token"))
+	must(t, err)
+	must(t, f.Write(token("one")))
+	must(t, os.RemoveAll(folder))
+	if err := f.Write(token("one")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without its folder: %v", err)
+	}
+	must(t, os.Mkdir(folder, 0o700))
+	must(t, f.Write(token("one")))
+	holds(t, f, "one")
+	must(t, f.Remove())
+}
+
 // A reader that has the file open goes on with the token that it opened; the same token again isn't written.
 func TestWriteReplaces(t *testing.T) {
 	t.Parallel()
