@@ -38,6 +38,7 @@ type fleet struct {
 	rdb      *redis.Client // for the test's own looks
 	endpoint *mockendpoint.Endpoint
 	url      string
+	many     bool // so many that they keep the machine busy
 	managers []*manager.Manager
 }
 
@@ -46,7 +47,7 @@ type edit func(i int, c *manager.Config, e *manager.Environment)
 // newFleet starts n managers on the Redis of rdb. Each of edits may change what is configured for the i-th.
 func newFleet(t *testing.T, rdb *redis.Client, n int, edits ...edit) *fleet {
 	t.Helper()
-	f := &fleet{t: t, rdb: rdb, endpoint: mockendpoint.New(mockendpoint.Options{ClientID: id, ClientSecret: secret})}
+	f := &fleet{t: t, rdb: rdb, many: n >= 50, endpoint: mockendpoint.New(mockendpoint.Options{ClientID: id, ClientSecret: secret})}
 	server := httptest.NewServer(f.endpoint)
 	t.Cleanup(server.Close)
 	t.Cleanup(f.endpoint.Close)
@@ -62,7 +63,11 @@ func (f *fleet) add(edits ...edit) *manager.Manager {
 	f.t.Helper()
 	i := len(f.managers)
 	e := manager.Environment{TokenURL: f.url + "/token", ClientID: id, ClientSecret: manager.NewSecret(secret)}
-	c := manager.Config{Redis: redistest.NewClient(f.t, redistest.Options(f.rdb.Options().Addr)), Replica: fmt.Sprintf("replica-%02d", i)}
+	o := redistest.Options(f.rdb.Options().Addr)
+	if f.many { // on one machine they may be too much for a second: that is no Redis that is away
+		o.ContextTimeoutEnabled, o.DialTimeout, o.ReadTimeout, o.WriteTimeout = false, 20*time.Second, 20*time.Second, 20*time.Second
+	}
+	c := manager.Config{Redis: redistest.NewClient(f.t, o), Replica: fmt.Sprintf("replica-%02d", i)}
 	for _, edit := range edits {
 		edit(i, &c, &e)
 	}

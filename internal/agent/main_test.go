@@ -218,6 +218,16 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// unheld asks until the answer isn't that there were too many failures: asking for what doesn't count yet is a failure, too.
+func (s *site) unheld(ask func() reply) (a reply) {
+	s.t.Helper()
+	eventually(s.t, "it is looked at", func() bool {
+		a = ask()
+		return a.status != http.StatusTooManyRequests
+	})
+	return a
+}
+
 // A logBuffer collects what is written, by many at once.
 type logBuffer struct {
 	mu   sync.Mutex
