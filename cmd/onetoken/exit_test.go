@@ -105,7 +105,7 @@ func TestRedisUnreachable(t *testing.T) {
 		if got := r.fails(t, 3); !strings.Contains(got, "connection refused") || strings.Contains(got, "hunter2") {
 			t.Errorf("%v: %s", args, got)
 		}
-		if r.took > 6*time.Second {
+		if r.took > soon {
 			t.Errorf("%v took %v", args, r.took)
 		}
 	}
@@ -128,7 +128,7 @@ func TestRedisHangs(t *testing.T) {
 		t.Run(args[0], func(t *testing.T) {
 			r := s.run(append(args, "--redis-url=redis://"+l.Addr().String())...)
 			r.fails(t, 3)
-			if r.took > 12*time.Second {
+			if r.took > soon {
 				t.Errorf("it took %v", r.took)
 			}
 		})
@@ -199,7 +199,7 @@ func TestEndpointUnreachable(t *testing.T) {
 // hold takes the lease as another replica would that never ends.
 func (s *site) hold(env string) {
 	s.t.Helper()
-	if err := s.rdb.Set(s.t.Context(), "onetoken:{"+env+"}:lock", "replica-7|x", time.Minute).Err(); err != nil {
+	if err := s.rdb.Set(s.t.Context(), "onetoken:{"+env+"}:lock", "replica-7|x", time.Hour).Err(); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -214,7 +214,7 @@ func TestTimeout(t *testing.T) {
 		if !strings.HasPrefix(got, "onetoken: prod: timed out after 1s while waiting ") || !strings.Contains(got, "replica-7") {
 			t.Errorf("got %s", got)
 		}
-		if r.took > 5*time.Second {
+		if r.took > soon {
 			t.Errorf("%s took %v", command, r.took)
 		}
 	}
@@ -236,7 +236,7 @@ func TestSignalsEndTheWait(t *testing.T) {
 		if got := r.fails(t, 1); !strings.Contains(got, "signal received while waiting ") {
 			t.Errorf("%v: %s", signal, got)
 		}
-		if r.took > 10*time.Second {
+		if r.took > soon {
 			t.Errorf("%v: it took %v", signal, r.took)
 		}
 	}
@@ -245,11 +245,11 @@ func TestSignalsEndTheWait(t *testing.T) {
 // awaitSubscriber waits until a process listens to the events: it is in its wait then, or about to be.
 func (s *site) awaitSubscriber() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
 	for {
 		n, err := s.rdb.PubSubNumSub(ctx, "onetoken:events").Result()
-		if err != nil {
+		if err != nil && ctx.Err() != nil { // else the machine may be too slow for a second
 			s.t.Error(err)
 			return
 		}
@@ -265,7 +265,7 @@ func TestInterruptedCallIsFinished(t *testing.T) {
 	t.Parallel()
 	needSignals(t)
 	s := newSite(t)
-	s.endpoint.SetDefault(mockendpoint.Reply{Delay: time.Second})
+	s.endpoint.SetDefault(mockendpoint.Reply{Delay: 4 * time.Second}) // the signal must come before it
 	r := finish(t, command(t.Context(), t, s.env, "get", "prod"), func(p *os.Process) {
 		if err := s.endpoint.Await(t.Context(), 1); err != nil {
 			t.Error(err)
@@ -286,7 +286,7 @@ func TestRealRedisStops(t *testing.T) {
 	server := redistest.Start(t)
 	s := newSiteOn(t, server.Client(t))
 	server.Pause(t)
-	if r := s.run("get", "prod"); r.took > 12*time.Second {
+	if r := s.run("get", "prod"); r.took > soon {
 		t.Errorf("paused: it took %v", r.took)
 	} else {
 		r.fails(t, 3)
@@ -294,7 +294,7 @@ func TestRealRedisStops(t *testing.T) {
 	server.Continue(t)
 	s.run("get", "prod").succeeds(t)
 	server.Stop()
-	if r := s.run("get", "prod"); r.took > 6*time.Second {
+	if r := s.run("get", "prod"); r.took > soon {
 		t.Errorf("stopped: it took %v", r.took)
 	} else {
 		r.fails(t, 3)

@@ -202,6 +202,21 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
+// patient has no request to the endpoint end by itself while a test runs.
+func (s *site) patient() {
+	s.t.Helper()
+	path := strings.TrimPrefix(s.env[0], "ONETOKEN_CONFIG=")
+	file, err := os.ReadFile(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text := strings.NewReplacer("client_secret: ${SITE_SECRET}", "client_secret: ${SITE_SECRET}\n    endpoint_timeout: 5m",
+		"keep_warm: true", "keep_warm: true, endpoint_timeout: 5m").Replace(string(file))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // A refresh that was sent is finished, and its token stored, though the agent is told to end meanwhile.
 func TestServeIsStoppedInMidRefresh(t *testing.T) {
 	t.Parallel()
@@ -209,6 +224,7 @@ func TestServeIsStoppedInMidRefresh(t *testing.T) {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
+			s.patient()
 			gate := make(chan struct{})
 			s.endpoint.SetDefault(mockendpoint.Reply{Gate: gate})
 			a := startServe(t, s.env, "--listen", "127.0.0.1:0")
@@ -263,6 +279,7 @@ func TestServeIsStoppedInMidRefresh(t *testing.T) {
 func TestASecondSignalEndsServeAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.patient()
 	s.endpoint.SetDefault(mockendpoint.Reply{Hang: true}) // so that the manager would wait
 	a := startServe(t, s.env, "--listen", "127.0.0.1:0")
 	if err := s.endpoint.Await(t.Context(), 1); err != nil { // test's, which is kept warm
@@ -423,7 +440,7 @@ func TestServeDevSaysWhatToTry(t *testing.T) {
 	if err != nil {
 		t.Skip("no curl")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := command(ctx, t, nil, "serve", "--dev", "--listen", "127.0.0.1:0")
 	stdout, err := cmd.StdoutPipe()
@@ -442,7 +459,7 @@ func TestServeDevSaysWhatToTry(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rest, ok := strings.CutPrefix(line, "  curl "); ok {
-			out, err := exec.CommandContext(ctx, curl, append([]string{"--fail"}, strings.Fields(rest)...)...).Output()
+			out, err := exec.CommandContext(ctx, curl, append([]string{"--fail", "--noproxy", "*"}, strings.Fields(rest)...)...).Output()
 			if err != nil {
 				t.Errorf("%s: %v: %s", line, err, out)
 			}

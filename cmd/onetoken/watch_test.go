@@ -24,9 +24,10 @@ import (
 // A watched process is one that goes on, whose output is read line by line.
 type watched struct {
 	t      *testing.T
+	first  string // of lines, where it wasn't awaited yet
 	cmd    *exec.Cmd
 	lines  chan string
-	stderr *strings.Builder
+	stderr *text
 	stdout io.ReadCloser
 }
 
@@ -36,9 +37,30 @@ func (s *site) watch(t *testing.T, args ...string) *watched {
 	return watch(t, command(t.Context(), t, s.env, args...))
 }
 
+// watch starts a process, and returns when it has written a line. Where the machine was too slow for its first look at Redis it
+// starts it again.
 func watch(t *testing.T, cmd *exec.Cmd) *watched {
 	t.Helper()
-	w := &watched{t: t, cmd: cmd, lines: make(chan string, 1000), stderr: &strings.Builder{}}
+	for range 5 {
+		again := exec.CommandContext(t.Context(), cmd.Path)
+		again.Args, again.Dir, again.Env = cmd.Args, cmd.Dir, cmd.Env
+		w := watchOnce(t, cmd)
+		if line, ok := <-w.lines; ok {
+			w.first = line
+			return w
+		}
+		if stderr := w.ends(3); !slow.MatchString(stderr) {
+			t.Fatalf("it has ended: %s", stderr)
+		}
+		cmd = again
+	}
+	t.Fatal("the machine is too slow")
+	return nil
+}
+
+func watchOnce(t *testing.T, cmd *exec.Cmd) *watched {
+	t.Helper()
+	w := &watched{t: t, cmd: cmd, lines: make(chan string, 1000), stderr: &text{}}
 	cmd.Stderr = w.stderr
 	var err error
 	if w.stdout, err = cmd.StdoutPipe(); err != nil {
@@ -71,6 +93,12 @@ func (w *watched) await(what string, met func(line string) bool) string {
 	w.t.Helper()
 	late := time.After(60 * time.Second)
 	var seen []string
+	if line := w.first; line != "" {
+		if w.first = ""; met(line) {
+			return line
+		}
+		seen = append(seen, line)
+	}
 	for {
 		select {
 		case line, ok := <-w.lines:
@@ -87,6 +115,9 @@ func (w *watched) await(what string, met func(line string) bool) string {
 	}
 }
 
+// busy is what a watch says of a machine that was too slow for a while.
+var busy = regexp.MustCompile(`(?m)^onetoken: .*(i/o timeout|deadline exceeded).*; trying again\n|^onetoken: reading works again\n`)
+
 // ends waits for the process's end with that exit code, and returns what it wrote to stderr.
 func (w *watched) ends(code int) string {
 	w.t.Helper()
@@ -94,7 +125,7 @@ func (w *watched) ends(code int) string {
 	}
 	_ = w.cmd.Wait()
 	if got := w.cmd.ProcessState.ExitCode(); got != code {
-		w.t.Errorf("exit code %d (%v), want %d; stderr: %s", got, w.cmd.ProcessState, code, w.stderr)
+		w.t.Errorf("exit code %d (%v), want %d; stderr: %s", got, w.cmd.ProcessState, code, w.stderr.String())
 	}
 	return w.stderr.String()
 }
@@ -135,7 +166,7 @@ func TestWatchJSON(t *testing.T) {
 			if err := w.cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			if stderr := w.ends(0); stderr != "" {
+			if stderr := busy.ReplaceAllString(w.ends(0), ""); stderr != "" {
 				t.Errorf("stderr: %s", stderr)
 			}
 		})
@@ -199,6 +230,17 @@ func TestWatchClosedPipe(t *testing.T) {
 	t.Parallel()
 	needSignals(t)
 	s := newSite(t)
+	for range 5 {
+		if code, stderr := closePipe(t, s); code != 3 || !slow.MatchString(stderr) {
+			return
+		}
+	}
+	t.Error("the machine is too slow for a look at Redis")
+}
+
+// closePipe watches until there is something to be read, and reads no more. It returns how that ended.
+func closePipe(t *testing.T, s *site) (code int, said string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	r, w, err := os.Pipe()
@@ -212,14 +254,16 @@ func TestWatchClosedPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	if _, err := r.Read(make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
+	_, unread := r.Read(make([]byte, 1))
 	_ = r.Close()
 	err = cmd.Wait()
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ctx.Err() != nil || stderr.Len() > 0 || !ok || cmd.ProcessState.ExitCode() != 0 && status.Signal() != syscall.SIGPIPE {
-		t.Errorf("%v, stderr %q", err, &stderr)
+	if code, said = cmd.ProcessState.ExitCode(), busy.ReplaceAllString(stderr.String(), ""); code == 3 && slow.MatchString(said) {
+		return code, said
 	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); unread != nil || ctx.Err() != nil || said != "" || !ok || code != 0 && status.Signal() != syscall.SIGPIPE {
+		t.Errorf("%v, %v, stderr %q", unread, err, said)
+	}
+	return code, said
 }
 
 // Redis away: it is said once, and that it is back.
@@ -230,16 +274,10 @@ func TestWatchOutlastsRedis(t *testing.T) {
 	w := watch(t, command(t.Context(), t, nil, "status", "--watch", "--output=json", "--interval=200ms", "--redis-url="+server.URL(), "prod"))
 	w.await("a row", func(line string) bool { return states(t, line) == "prod missing" })
 	server.Stop()
-	drain := func() { // what was written before
-		for {
-			select {
-			case <-w.lines:
-			default:
-				return
-			}
-		}
+	eventually(t, "it says so", func() bool { return strings.Contains(w.stderr.String(), "; trying again\n") })
+	for len(w.lines) > 0 { // what was written before
+		<-w.lines
 	}
-	drain()
 	server.Start(t)
 	w.await("a row again", func(line string) bool { return states(t, line) == "prod missing" })
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
@@ -358,7 +396,8 @@ func TestWatchOnATerminalOutlastsRedis(t *testing.T) {
 	}
 	server.Start(t)
 	term.AwaitThat("that it is there again", func(screen string) bool {
-		return !strings.Contains(screen, "reading fails") && strings.Contains(screen, "○ missing")
+		// It is missing until it is found that nothing in Redis tells of it.
+		return !strings.Contains(screen, "reading fails") && (strings.Contains(screen, "○ missing") || strings.Contains(screen, "none is in Redis"))
 	})
 	term.Type("q")
 	term.Restored(0)
@@ -367,7 +406,9 @@ func TestWatchOnATerminalOutlastsRedis(t *testing.T) {
 // Thousands of rows: there at once, and the troubles first.
 func TestWatchThousandsOnATerminal(t *testing.T) {
 	t.Parallel()
-	rdb := redistest.Start(t).Client(t)
+	o := redistest.Options(redistest.Start(t).Addr())
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = time.Minute, time.Minute, time.Minute
+	rdb := redistest.NewClient(t, o)
 	p := rdb.Pipeline()
 	for i := range 3000 {
 		p.Set(t.Context(), fmt.Sprintf("onetoken:{env-%04d}:lock", i), "replica-7|x", time.Hour)
@@ -389,8 +430,16 @@ func TestWatchOnADumbTerminal(t *testing.T) {
 	t.Parallel()
 	needSignals(t)
 	s := newSite(t)
-	term := tmuxtest.Start(t, 100, 20, s.env, "env", "TERM=dumb", binaries.onetoken, "status", "--watch")
-	term.Await("ENVIRONMENT  STATE    USABLE")
-	term.Type("C-c")
-	term.Restored(0)
+	for range 5 {
+		term := tmuxtest.Start(t, 100, 20, s.env, "env", "TERM=dumb", binaries.onetoken, "status", "--watch")
+		screen := term.AwaitThat("a table, or no look at Redis", func(screen string) bool {
+			return strings.Contains(screen, "ENVIRONMENT  STATE    USABLE") || strings.Contains(screen, "exit code 3.")
+		})
+		if !strings.Contains(screen, "exit code 3.") {
+			term.Type("C-c")
+			term.Restored(0)
+			return
+		}
+	}
+	t.Error("the machine is too slow for a look at Redis")
 }

@@ -281,7 +281,10 @@ func TestConfiguredClients(t *testing.T) {
 	const next = "robots-own-secret-2"
 	replaceFile(t, path, next)
 	eventually(t, "the new secret counts", func() bool { return post("prod", "robot", next).status == 200 })
-	post("prod", "robot", robot).isRefused(401, "invalid_client")
+	// Held back, perhaps, for the tries until then: with a secret of that length only who has the wrong one is.
+	if old := post("prod", "robot", robot); old.status != http.StatusUnauthorized && old.status != http.StatusTooManyRequests {
+		t.Errorf("the old secret: status %d", old.status)
+	}
 	if text := s.logged.String(); strings.Contains(text, robot) || strings.Contains(text, next) {
 		t.Error("the client's secret is in the log")
 	}

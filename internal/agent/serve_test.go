@@ -468,7 +468,7 @@ func TestServeEndsStreams(t *testing.T) {
 // Who waits for a refresh that is under way when the agent is stopped gets its token.
 func TestAStopFinishesWhatWasBegun(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, options{})
+	s := newSite(t, options{environment: endless})
 	gate := make(chan struct{})
 	s.kit.Endpoint.Push(mockendpoint.Reply{Gate: gate})
 	r := s.run(agent.Listen{Addresses: []string{"127.0.0.1:0"}})
@@ -501,7 +501,7 @@ func TestAStopFinishesWhatWasBegun(t *testing.T) {
 // Who waits for longer is told why.
 func TestAStopEndsWaits(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, options{})
+	s := newSite(t, options{environment: endless})
 	s.kit.Endpoint.SetDefault(mockendpoint.Reply{Hang: true})
 	r := s.run(agent.Listen{Addresses: []string{"127.0.0.1:0"}})
 	got := s.later(func() reply {

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -166,8 +167,8 @@ func TestAFailingEndpoint(t *testing.T) {
 	if !strings.Contains(detail, "the token endpoint refused: invalid_client (no such client)") {
 		t.Errorf("detail %q", detail)
 	}
-	if after := a.header.Get("Retry-After"); after != "40" && after != "39" {
-		t.Errorf("Retry-After %q", after)
+	if after, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || after < 1 || after > 40 {
+		t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
 	}
 	failure := a.fields()["failure"].(map[string]any)
 	if failure["code"] != "invalid_client" || failure["status"] != 401.0 || failure["attempt"] != 1.0 || failure["message"] != "no such client" || failure["retry_at"] == nil {
@@ -184,7 +185,7 @@ func TestAFailingEndpoint(t *testing.T) {
 
 func TestAWaitHasAnEnd(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, options{agent: func(o *agent.Options) { o.MaxWait = 200 * time.Millisecond }})
+	s := newSite(t, options{environment: endless, agent: func(o *agent.Options) { o.MaxWait = 200 * time.Millisecond }})
 	s.kit.Endpoint.SetDefault(mockendpoint.Reply{Hang: true})
 	a := s.get(prod + "/token")
 	a.isProblem(504, "timeout")

@@ -38,6 +38,9 @@ const (
 	GroupEndpoint      = "endpoint"
 )
 
+// storeTimeout bounds one look at a few hundred environments, where the client's own limits don't.
+const storeTimeout = 10 * time.Second
+
 // Groups are the groups in their order: each needs those before it.
 func Groups() []string { return []string{GroupConfiguration, GroupRedis, GroupEndpoint} }
 
@@ -187,7 +190,8 @@ func (e *examination) make(sources config.Sources) error {
 	if e.rdb, err = e.file.Client(); err != nil {
 		return err
 	}
-	if e.store, err = store.New(e.rdb, store.Options{Namespace: e.file.Namespace}); err != nil {
+	// How slow Redis is is told by its round trips, and not by what can't be looked at.
+	if e.store, err = store.New(e.rdb, store.Options{Namespace: e.file.Namespace, Timeout: storeTimeout}); err != nil {
 		return err
 	}
 	for name, environment := range e.file.Environments {

@@ -16,7 +16,7 @@ import (
 )
 
 // patience is the longest that anything is waited for; on a machine that has time it takes a moment.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // A Terminal is one that a shell command runs on. When that has ended the terminal stays, as the command left it.
 type Terminal struct {
@@ -43,8 +43,8 @@ func Start(t testing.TB, width, height int, env []string, args ...string) *Termi
 	for _, entry := range env {
 		start = append(start, "-e", entry)
 	}
-	term.run(append(start, "exec sh -c "+quote(script))...)
 	t.Cleanup(func() { _, _ = term.try("kill-server") })
+	term.run(append(start, "exec sh -c "+quote(script))...)
 	return term
 }
 
@@ -148,7 +148,7 @@ func (t *Terminal) AwaitThat(what string, met func(screen string) bool) string {
 func (t *Terminal) Restored(code int) string {
 	t.t.Helper()
 	screen := t.AwaitThat("the end of the command", func(screen string) bool {
-		return strings.Contains(screen, "exit code ") && strings.Contains(screen, "icanon")
+		return strings.Contains(screen, "exit code ") && strings.Contains(screen, "icanon") && strings.Contains(screen, "echo")
 	})
 	if !strings.Contains(screen, fmt.Sprintf("exit code %d.", code)) || t.Alternate() ||
 		!strings.Contains(screen, "\nicanon echo") || strings.TrimSpace(t.run("display-message", "-p", "-t", "main", "#{cursor_flag}")) != "1" {

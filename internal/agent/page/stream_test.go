@@ -514,7 +514,7 @@ func (w *gatedWriter) writes() int {
 // On a real store: what a worker stores is on the stream by its event alone, and its token isn't.
 func TestAWorkersTokenIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, page.Pace{All: never, Names: never, Beat: 50 * time.Millisecond})
+	s := newSite(t, page.Pace{All: never, Names: never, Beat: 500 * time.Millisecond})
 	r := open(t, s.URL)
 	if first := r.next(); !slices.Equal(first.names(), configured) {
 		t.Errorf("at first there are %v", first.names())
