@@ -46,7 +46,9 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 		return false
 	}
 	if err != nil {
-		a.ends(outcomeRedis, redisKind(err))
+		if a.ends(outcomeRedis, redisKind(err)); ctx.Err() != nil {
+			a.ends(outcomeUnwanted, "") // which says nothing of Redis
+		}
 		a.release(ctx) // before the pause: others may have more luck
 		return a.flight.redisFailed(ctx, &e.writes, a.at, err)
 	}

@@ -499,3 +499,47 @@ func TestTheSpansOfAFailure(t *testing.T) {
 		t.Error("a span repeats what the endpoint said, or the secret")
 	}
 }
+
+// Whose last caller leaves while its version is issued says nothing of Redis.
+func TestAnAttemptThatIsLeftIsNoErrorOfRedis(t *testing.T) {
+	t.Parallel()
+	m := newMeter(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	f := newFleet(t, redistest.Mini(t), 1, m.of(0), func(_ int, c *manager.Config, _ *manager.Environment) {
+		c.Redis.AddHook(&leaver{leave: cancel})
+	})
+	if _, err := f.managers[0].Token(ctx, env); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	m.becomes("onetoken.refreshes", ofEnv+",onetoken.outcome=unwanted", 1)
+	if all := m.read(); len(all["onetoken.refreshes"]) != 1 || len(all["onetoken.store.errors"]) != 0 {
+		t.Errorf("got %v and %v", all["onetoken.refreshes"], all["onetoken.store.errors"])
+	}
+}
+
+// A leaver has the caller leave while the first script after the lease runs: the one that issues a version.
+type leaver struct {
+	leave context.CancelFunc
+	taken atomic.Bool
+}
+
+func (l *leaver) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (l *leaver) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (l *leaver) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		switch name := cmd.Name(); {
+		case name == "set":
+			l.taken.Store(true)
+		case strings.HasPrefix(name, "eval") && l.taken.CompareAndSwap(true, false):
+			l.leave()
+			<-ctx.Done()
+			cmd.SetErr(ctx.Err())
+			return ctx.Err()
+		}
+		return next(ctx, cmd)
+	}
+}

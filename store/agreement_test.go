@@ -47,7 +47,7 @@ func TestLuaWritesTimesAsGoDoes(t *testing.T) {
 		micros = append(micros, rand.Int64N(last))
 	}
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		for some := range slices.Chunk(micros, 1000) {
+		for some := range slices.Chunk(micros, 100) {
 			args := make([]any, len(some))
 			for i, us := range some {
 				args[i] = us

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -14,7 +15,10 @@ import (
 // A server that doesn't know the script yet, more environments than fit in one round trip, and the order of the names.
 func TestReadManyIsReadForEach(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		s, err := store.New(rdb, store.Options{})
+		o := *rdb.Options()
+		o.ReadTimeout = time.Minute // a miniredis needs its time for hundreds of scripts
+		rdb = redistest.NewClient(t, &o)
+		s, err := store.New(rdb, store.Options{Timeout: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/oauth2/clientcredentials"
 
+	"github.com/onetoken/onetoken/internal/programs"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -436,10 +437,7 @@ func TestServeDev(t *testing.T) {
 func TestServeDevSaysWhatToTry(t *testing.T) {
 	t.Parallel()
 	needSignals(t)
-	curl, err := exec.LookPath("curl")
-	if err != nil {
-		t.Skip("no curl")
-	}
+	curl := programs.Need(t, "curl")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := command(ctx, t, nil, "serve", "--dev", "--listen", "127.0.0.1:0")

@@ -55,7 +55,7 @@ as an array on one line, each interval and on every event. SIGINT and SIGTERM en
 			if err != nil {
 				return err
 			}
-			if err := a.answer(rows, statusTable(rows, time.Now())); err != nil {
+			if err := a.answer(rows, statusTable(rows)); err != nil {
 				return err
 			}
 			if unusable := unusable(rows); check && len(unusable) > 0 {
@@ -81,12 +81,12 @@ func unusable(rows []manager.Status) []string {
 }
 
 // statusTable lays the rows out for a terminal.
-func statusTable(rows []manager.Status, now time.Time) string {
+func statusTable(rows []manager.Status) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "ENVIRONMENT\tSTATE\tUSABLE\tTTL\tVERSION\tREFRESHED BY\tDETAIL")
 	for _, row := range rows {
-		cells := []string{row.Environment, string(row.State), "no", "-", "-", "-", detail(row, now)}
+		cells := []string{row.Environment, string(row.State), "no", "-", "-", "-", detail(row)}
 		if row.Usable {
 			cells[2] = "yes"
 		}
@@ -106,7 +106,7 @@ func statusTable(rows []manager.Status, now time.Time) string {
 }
 
 // detail says who is refreshing, what failed, and why the token can't be used: whatever there is of it.
-func detail(row manager.Status, now time.Time) string {
+func detail(row manager.Status) string {
 	var parts []string
 	if row.State == manager.StateRefreshing {
 		holder := "unknown"
@@ -116,7 +116,7 @@ func detail(row manager.Status, now time.Time) string {
 		parts = append(parts, fmt.Sprintf("lease held by %s for another %s", holder, span(time.Duration(row.Lock.TTL))))
 	}
 	if row.Failure.Code != nil {
-		parts = append(parts, failureDetail(row.Failure, now))
+		parts = append(parts, failureDetail(row.Failure, row.ReadAt))
 	}
 	if row.Reason != nil {
 		parts = append(parts, printable.Line(*row.Reason, 120))
@@ -127,7 +127,8 @@ func detail(row manager.Status, now time.Time) string {
 	return strings.Join(parts, "; ")
 }
 
-func failureDetail(f manager.FailureStatus, now time.Time) string {
+// failureDetail counts from when it was read, by Redis's clock, as the time of the next try is.
+func failureDetail(f manager.FailureStatus, read time.Time) string {
 	text := printable.Line(*f.Code, 64)
 	if f.Message != nil {
 		text += " (" + printable.Line(*f.Message, 80) + ")"
@@ -137,7 +138,7 @@ func failureDetail(f manager.FailureStatus, now time.Time) string {
 	}
 	if f.RetryAt != nil {
 		text += ", next try " + f.RetryAt.UTC().Format(time.RFC3339)
-		if left := f.RetryAt.Sub(now); left > 0 {
+		if left := f.RetryAt.Sub(read); left > 0 {
 			text += " (in " + span(left) + ")"
 		}
 	}

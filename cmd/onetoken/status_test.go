@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -202,6 +205,21 @@ func TestStatusOfPlantedKeys(t *testing.T) {
 		}
 		if rows := strings.Count(out, "\n"); args[0] == "status" && len(args) == 1 && rows != 6 {
 			t.Errorf("got %d lines, want a header, hash, list, prod, string and test:\n%s", rows, out)
+		}
+	}
+}
+
+// How soon the next try is, is told by Redis's clock: this machine's may be off.
+func TestStatusCountsByTheClockOfRedis(t *testing.T) {
+	t.Parallel()
+	for _, off := range []time.Duration{100 * time.Hour, -100 * time.Hour} {
+		server := miniredis.RunT(t)
+		server.SetTime(time.Now().Add(off))
+		s := newSiteOn(t, redistest.NewClient(t, redistest.Options(server.Addr())))
+		s.endpoint.SetDefault(mockendpoint.Reply{Status: 503, RetryAfter: 10 * time.Minute})
+		s.run("refresh", "prod").fails(t, 4)
+		if out := s.run("status", "prod").succeeds(t); !regexp.MustCompile(`Z \(in (10m0|9m\d+)s\)`).MatchString(out) {
+			t.Errorf("off by %v:\n%s", off, out)
 		}
 	}
 }

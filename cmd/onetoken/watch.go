@@ -98,7 +98,7 @@ func (a *app) printer() func([]manager.Status, time.Time) error {
 		return func(rows []manager.Status, _ time.Time) error { return encoder.Encode(rows) }
 	}
 	return func(rows []manager.Status, now time.Time) error {
-		_, err := io.WriteString(a.stdout, now.UTC().Format(time.RFC3339)+"\n"+statusTable(rows, now)+"\n")
+		_, err := io.WriteString(a.stdout, now.UTC().Format(time.RFC3339)+"\n"+statusTable(rows)+"\n")
 		return err
 	}
 }

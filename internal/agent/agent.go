@@ -10,8 +10,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -83,6 +85,9 @@ func New(o Options) (*Agent, error) {
 	end()
 	a.ended = ended
 	for _, host := range o.Hosts {
+		if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) {
+			return nil, &SettingError{Setting: "hosts", Err: fmt.Errorf("%.100q is no name of a host: without scheme, port and brackets", host)}
+		}
 		a.hosts[strings.ToLower(host)] = true
 	}
 	for _, name := range o.Manager.Environments() {

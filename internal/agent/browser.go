@@ -59,6 +59,9 @@ func hostOf(hostport string) string {
 	return host
 }
 
+// isHostName reports whether a Host can be s, once its port is away: what can't would allow nothing, unnoticed.
+func isHostName(s string) bool { return s != "" && !strings.ContainsAny(s, ":/[]@ *") }
+
 func (a *Agent) isOwnHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -99,4 +100,20 @@ func dialer(t *testing.T, network, address string) *http.Client {
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
+}
+
+// What no Host can be would allow nothing, and nobody would know why.
+func TestHostsThatCannotBe(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{})
+	for _, host := range []string{"", "agent.example:8443", "https://agent.example", "agent.example/", "[::1]", "*.example", "a b"} {
+		_, err := agent.New(agent.Options{Manager: s.kit.Manager, Overview: overviewOf(s), Hosts: []string{"fine.example", host}})
+		var wrong *agent.SettingError
+		if !errors.As(err, &wrong) || wrong.Setting != "hosts" {
+			t.Errorf("%q: %v", host, err)
+		}
+	}
+	if _, err := agent.New(agent.Options{Manager: s.kit.Manager, Overview: overviewOf(s), Hosts: []string{"a.example", "10.0.0.5", "2001:db8::1"}}); err != nil {
+		t.Error(err)
+	}
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/internal/redistest"
+	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/manager/managertest"
+	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
 // A machine whose clock isn't Redis's.
@@ -23,6 +26,28 @@ func TestClock(t *testing.T) {
 		}
 		if f := r.findings[0]; c.off != 0 && (!strings.Contains(f.Message, "Tokens are kept right all the same") || f.Mend == "") {
 			t.Errorf("off by %v: %+v", c.off, f)
+		}
+	}
+}
+
+// Whether the fleet backs off is told by Redis's clock, whatever this machine's says.
+func TestNothingIsAskedWhileTheFleetBacksOff(t *testing.T) {
+	t.Parallel()
+	for _, off := range []time.Duration{0, 100 * time.Hour, -100 * time.Hour} {
+		var environment manager.Environment
+		environment.BackoffRefused = manager.Backoff{Min: time.Hour, Max: time.Hour}
+		kit := managertest.New(t, managertest.Options{Environment: environment})
+		kit.Endpoint.SetDefault(mockendpoint.Reply{Error: "invalid_client"})
+		e := &examination{envs: []string{managertest.Environment}, manager: kit.Manager, now: func() time.Time { return time.Now().Add(off) }}
+		for _, want := range []string{"invalid_client", "not asked"} {
+			var r report
+			e.tokens(t.Context(), &r)
+			if len(r.findings) != 1 || r.findings[0].Level != LevelFailure || !strings.Contains(r.findings[0].Message, want) {
+				t.Errorf("off by %v: %+v, want %s", off, r.findings, want)
+			}
+		}
+		if n := kit.Endpoint.Calls(); n != 1 {
+			t.Errorf("off by %v: %d calls", off, n)
 		}
 	}
 }

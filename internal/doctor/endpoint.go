@@ -147,7 +147,7 @@ func (e *examination) tokens(ctx context.Context, r *report) {
 			return
 		}
 		status, err := e.manager.Status(ctx, name)
-		if err == nil && status.Failure.RetryAt != nil && status.Failure.RetryAt.After(e.now()) {
+		if err == nil && status.Failure.RetryAt != nil && status.Failure.RetryAt.After(status.ReadAt) { // both by Redis's clock
 			r.fail(check, name, "not asked: the last attempt failed, and the next is at "+status.Failure.RetryAt.UTC().Format(time.RFC3339), "wait, or mend what failed and run onetoken refresh "+name)
 			continue
 		}

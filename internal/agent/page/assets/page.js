@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById(id);
 const meta = (name) => document.querySelector(`meta[name="onetoken-${name}"]`).content;
 
 const namespace = meta("namespace");
+const sorts = ["trouble", "name", "state", "left", "version"]; // the keys of orders
 const states = ["failing", "conflict", "missing", "refreshing", "stale", "fresh"];
 const screenful = 200; // rows that are shown before somebody asks for more
 const kept = 50; // events
@@ -154,9 +155,10 @@ const wanted = readHash();
 
 function readHash() {
   const hash = new URLSearchParams(location.hash.slice(1));
+  const sort = hash.get("sort");
   return {
     text: hash.get("find") ?? "",
-    sort: hash.get("sort") ?? "trouble",
+    sort: sorts.includes(sort) ? sort : "trouble",
     states: new Set((hash.get("state") ?? "").split(",").filter((s) => states.includes(s))),
   };
 }
@@ -190,7 +192,7 @@ const orders = {
 function arrange(asked = false) {
   const held = !asked && performance.now() - handSeen < holdFor;
   const list = $("rows");
-  let due = [...known.values()].filter(matches).sort(orders[wanted.sort] ?? orders.trouble);
+  let due = [...known.values()].filter(matches).sort(orders[wanted.sort]);
   const matching = due.length;
   if (held) {
     const shown = [...list.children].map((root) => known.get(root.dataset.env)).filter(Boolean);
@@ -525,7 +527,7 @@ function choose() {
 }
 
 $("find").value = wanted.text;
-$("sort").value = wanted.sort in orders ? wanted.sort : "trouble";
+$("sort").value = wanted.sort;
 $("find").addEventListener("input", () => { wanted.text = $("find").value.trim(); choose(); });
 $("sort").addEventListener("change", () => { wanted.sort = $("sort").value; choose(); });
 $("clear").addEventListener("click", () => {

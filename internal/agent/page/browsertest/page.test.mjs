@@ -90,6 +90,14 @@ test("rows come, change and go without a reload", () => look({}, async (page) =>
   assert.ok(await page.evaluate(() => window.same), "the page was loaded anew");
 }));
 
+test("an address that asks for an order that there isn't shows the rows all the same", async () => {
+  for (const sort of ["__proto__", "constructor", "nothing"]) {
+    await look({}, async (page) => {
+      assert.equal(await page.locator("#sort").inputValue(), "trouble");
+    }, { url: `${PAGE_URL}/#sort=${sort}` });
+  }
+});
+
 test("each state is told by a word and a shape of its own", () => look({}, async (page) => {
   const shapes = new Set();
   for (const [env, state] of Object.entries({
