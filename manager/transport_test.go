@@ -142,9 +142,21 @@ func TestAHundredReplicasWithA401AreOneRefresh(t *testing.T) {
 	pause(t, 4100*time.Millisecond)
 	f.endpoint.RevokeAll()
 	f.all(func(_ context.Context, m *manager.Manager) (*manager.Token, error) {
-		if status, _ := get(t, m.Client(env), server.URL); status != 200 {
-			t.Errorf("got %d", status)
+		for range 10 {
+			resp, err := m.Client(env).Get(server.URL)
+			if _, away := errors.AsType[*manager.RedisError](err); away { // a hundred may be too much for the machine
+				continue
+			}
+			if err != nil {
+				t.Error(err)
+				return nil, err
+			}
+			if _ = resp.Body.Close(); resp.StatusCode != 200 {
+				t.Errorf("got %d", resp.StatusCode)
+			}
+			return nil, nil
 		}
+		t.Error("Redis can't be used")
 		return nil, nil
 	})
 	f.calls(2)

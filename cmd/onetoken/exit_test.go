@@ -199,7 +199,7 @@ func TestEndpointUnreachable(t *testing.T) {
 // hold takes the lease as another replica would that never ends.
 func (s *site) hold(env string) {
 	s.t.Helper()
-	if err := s.rdb.Set(s.t.Context(), "onetoken:{"+env+"}:lock", "replica-7|x", time.Hour).Err(); err != nil {
+	if err := s.rdb.Set(s.t.Context(), "onetoken:{"+env+"}:lock", "replica-7|x", time.Minute).Err(); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -207,11 +207,11 @@ func (s *site) hold(env string) {
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.hold("prod")
 	for _, command := range []string{"get", "refresh"} {
-		r := s.run(command, "prod", "--timeout", "5s")
+		s.hold("prod") // anew: such a lease is cut to what the configuration allows
+		r := s.run(command, "prod", "--timeout", "4s")
 		got := r.fails(t, 5)
-		if !strings.HasPrefix(got, "onetoken: prod: timed out after 5s while waiting ") || !strings.Contains(got, "replica-7") {
+		if !strings.HasPrefix(got, "onetoken: prod: timed out after 4s while waiting ") || !strings.Contains(got, "replica-7") {
 			t.Errorf("got %s", got)
 		}
 		if r.took > soon {
