@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,14 +30,14 @@ func endpointError(t *testing.T, err error) *manager.EndpointError {
 func TestARetryAfterBindsTheFleet(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, redistest.Start(t).Client(t), 10)
-	f.endpoint.Push(mockendpoint.Reply{Status: 429, RetryAfter: 4 * time.Second})
+	f.endpoint.Push(mockendpoint.Reply{Status: 429, RetryAfter: 8 * time.Second})
 	start := time.Now()
 	for i, o := range f.all(token) {
 		failed := endpointError(t, o.err)
-		if failed.Code != "http_429" || o.took > 2*time.Second {
+		if failed.Code != "http_429" || o.took > 20*time.Second {
 			t.Errorf("manager %d: %v after %v", i, o.err, o.took)
 		}
-		if left := failed.RetryAfter; left < 3*time.Second || left > 4100*time.Millisecond || failed.RetryAt.IsZero() {
+		if left := failed.RetryAfter; left <= 0 || left > 8100*time.Millisecond || failed.RetryAt.IsZero() {
 			t.Errorf("manager %d: the next try is in %v, at %v", i, left, failed.RetryAt)
 		}
 	}
@@ -47,9 +48,13 @@ func TestARetryAfterBindsTheFleet(t *testing.T) {
 		pause(t, 50*time.Millisecond)
 	}
 	f.calls(1)
-	pause(t, time.Until(start.Add(4300*time.Millisecond)))
-	f.oneToken(f.all(token))
+	eventually(t, 30*time.Second, "a token for all", func() bool {
+		return !slices.ContainsFunc(f.all(token), func(o outcome) bool { return o.err != nil })
+	})
 	f.calls(2)
+	if r := f.endpoint.Requests(); r[1].At.Sub(r[0].At) < 8*time.Second {
+		t.Errorf("asked again after %v", r[1].At.Sub(r[0].At))
+	}
 }
 
 func TestAFailingEndpointIsAskedOncePerBackoff(t *testing.T) {

@@ -175,7 +175,7 @@ func (f *fleet) servedWhileUsable(first []outcome, margin time.Duration) {
 			}
 		}
 		for i, o := range out {
-			if o.err != nil || o.token.Version != tok.Version || o.took > time.Second {
+			if o.err != nil || o.token.Version != tok.Version || o.took > 10*time.Second {
 				f.t.Fatalf("manager %d: %v, %v after %v", i, o.token, o.err, o.took)
 			}
 		}

@@ -195,7 +195,7 @@ func TestAStray401WhileTheEndpointIsDown(t *testing.T) {
 			w.WriteHeader(401)
 		}
 	}))
-	f.oneToken(f.all(token))
+	tok := f.oneToken(f.all(token))
 	pause(t, 1100*time.Millisecond)
 	f.endpoint.SetDefault(mockendpoint.Reply{Status: 503})
 	stray.Store(true)
@@ -207,8 +207,8 @@ func TestAStray401WhileTheEndpointIsDown(t *testing.T) {
 	})
 	stray.Store(false)
 	for _, o := range f.all(token) {
-		if o.err != nil || o.took > 50*time.Millisecond {
-			t.Errorf("the old token isn't served: %v after %v", o.err, o.took)
+		if o.err != nil || o.token.Version != tok.Version {
+			t.Errorf("the old token isn't served: %v, %v", o.token, o.err)
 		}
 	}
 	f.calls(2)

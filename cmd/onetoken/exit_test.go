@@ -209,9 +209,9 @@ func TestTimeout(t *testing.T) {
 	s := newSite(t)
 	s.hold("prod")
 	for _, command := range []string{"get", "refresh"} {
-		r := s.run(command, "prod", "--timeout", "1s")
+		r := s.run(command, "prod", "--timeout", "5s")
 		got := r.fails(t, 5)
-		if !strings.HasPrefix(got, "onetoken: prod: timed out after 1s while waiting ") || !strings.Contains(got, "replica-7") {
+		if !strings.HasPrefix(got, "onetoken: prod: timed out after 5s while waiting ") || !strings.Contains(got, "replica-7") {
 			t.Errorf("got %s", got)
 		}
 		if r.took > soon {
