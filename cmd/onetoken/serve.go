@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -47,7 +48,8 @@ func (a *app) serveCommand() *cobra.Command {
   GET  /, /metrics, /healthz, /readyz
 
 on loopback or a unix socket; elsewhere only with --allow-remote, TLS and a key. The settings are the file's section agent;
-flags win. It runs until it is interrupted, and then finishes what it has begun; a second signal ends it at once.`,
+flags win. It runs until it is interrupted (SIGINT, SIGTERM, SIGHUP), and then finishes what it has begun; a second signal
+ends it at once.`,
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{logLevelOf: "info"},
 		RunE:        func(cmd *cobra.Command, _ []string) error { return a.serve(cmd, f) },
@@ -94,7 +96,8 @@ func (f serveFlags) settings(cmd *cobra.Command, file config.Agent) config.Agent
 }
 
 func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
-	ctx := cmd.Context()
+	ctx, stop := a.endSignals(cmd.Context()) // who sends SIGHUP wants files read again, which needs none, or has gone
+	defer stop()
 	a.stays = true
 	a.beSmall()
 	var dev *devSite
@@ -113,12 +116,13 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	log := a.log.With("replica", o.manager.Replica())
 	settings := f.settings(cmd, o.file.Agent)
 	listen := agent.Listen{
 		Addresses: settings.Listen, AllowRemote: settings.AllowRemote, HasKey: settings.KeyFile != "",
-		TLSCert: settings.TLSCert, TLSKey: settings.TLSKey, ClientCA: settings.ClientCA, Log: a.log,
+		TLSCert: settings.TLSCert, TLSKey: settings.TLSKey, ClientCA: settings.ClientCA, Log: log,
 	}
-	served, err := a.newAgent(o, settings, listen.Hosts(), exporter.Handler())
+	served, err := newAgent(o, settings, listen.Hosts(), exporter.Handler(), log)
 	if err != nil {
 		return serveError(err)
 	}
@@ -136,8 +140,8 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 		}
 		return err
 	}
-	a.log.Info("serving", "listen", strings.Join(answer.Listen, " "), "replica", o.manager.Replica(), "environments", len(answer.Environments))
-	defer a.log.Info("stopped", "replica", o.manager.Replica())
+	log.Info("serving", "outcome", "serving", "listen", strings.Join(answer.Listen, " "), "environments", len(answer.Environments))
+	defer log.Info("stopped", "outcome", "stopped")
 	return served.Serve(ctx, listeners...)
 }
 
@@ -150,7 +154,7 @@ func (a *app) beSmall() {
 }
 
 // newAgent makes the agent of an opened configuration.
-func (a *app) newAgent(o *opened, s config.Agent, hosts []string, exported http.Handler) (*agent.Agent, error) {
+func newAgent(o *opened, s config.Agent, hosts []string, exported http.Handler, log *slog.Logger) (*agent.Agent, error) {
 	view, csrf := overview.New(o.store, o.manager).Cached(), rand.Text()
 	options := agent.Options{
 		Manager:      o.manager,
@@ -160,11 +164,11 @@ func (a *app) newAgent(o *opened, s config.Agent, hosts []string, exported http.
 		Hosts:        slices.Concat(s.Hosts, hosts),
 		Page: page.New(page.Options{
 			Overview: view, Watch: o.store.Watch, CSRFToken: csrf,
-			Replica: o.manager.Replica(), Namespace: o.store.Namespace(), Version: thisBuild().Version, Log: a.log,
+			Replica: o.manager.Replica(), Namespace: o.store.Namespace(), Version: thisBuild().Version, Log: log,
 		}),
 		Metrics:   exported,
 		CSRFToken: csrf,
-		Log:       a.log,
+		Log:       log,
 	}
 	for _, c := range s.Clients {
 		options.Clients = append(options.Clients, agent.Client(c))

@@ -106,7 +106,7 @@ func (a *Agent) access(w *watchedWriter, r *http.Request, begun time.Time) {
 	if status == 0 {
 		status = http.StatusOK
 	}
-	a.log.LogAttrs(context.WithoutCancel(r.Context()), slog.LevelDebug, "request",
+	a.log.LogAttrs(context.WithoutCancel(r.Context()), slog.LevelDebug, "request", slog.String("outcome", "request"),
 		slog.String("method", printable.Line(r.Method, 20)), slog.String("path", printable.Line(r.URL.Path, 200)),
 		slog.Int("status", status), slog.Int64("took_ms", time.Since(begun).Milliseconds()))
 }

@@ -274,12 +274,12 @@ func (h *hub) noteLocked(failed error) bool {
 	case failed == nil:
 		h.away = nil
 		if was != nil {
-			h.log.Info("the page reads Redis again")
+			h.log.Info("the page reads Redis again", "outcome", "page_back")
 		}
 		return was != nil
 	case was == nil:
 		h.away = &away{Message: line(failed.Error(), 300), Since: h.now()}
-		h.log.Warn("the page can't read Redis", "error", h.away.Message)
+		h.log.Warn("the page can't read Redis", "outcome", "page_away", "error", h.away.Message)
 		return true
 	default:
 		h.away = &away{Message: line(failed.Error(), 300), Since: was.Since}
