@@ -39,13 +39,14 @@ release:
 	@SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run ./internal/release -out dist -version '$(VERSION)' -platforms '$(PLATFORMS)'
 	@cat dist/SHA256SUMS
 
-# Those that stop processes and fail servers over have the machine to themselves: others' load would look like a fault.
-alone := ./internal/faults ./internal/topology
+# Those that stop processes and fail servers over, and those about who waits for how long, have the machine to themselves:
+# others' load would look like a fault.
+alone := ./manager ./internal/faults ./internal/topology
 go_test = $(GO) test -race -shuffle=on -count=$(COUNT) -parallel 8
 # Those whose tests, or some of them, are skipped where Redis or another program isn't installed.
 needing = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}} ' ./... | \
 	grep -E 'internal/(redistest|programs|tmuxtest) ' | cut -d' ' -f1
-others = grep -v -e internal/faults$$ -e internal/topology$$
+others = grep -v -e onetoken/manager$$ -e internal/faults$$ -e internal/topology$$
 
 test:
 	$(go_test) -p 3 $$($(GO) list ./... | $(others))

@@ -3,18 +3,22 @@ package manager_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/manager/managertest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -99,16 +103,37 @@ func TestARefusedClient(t *testing.T) {
 }
 
 func TestARefreshTakesANewerFailureForItsAnswer(t *testing.T) {
-	f := newFleet(t, redistest.Mini(t), 6)
-	f.oneToken(f.all(token))
-	f.endpoint.SetDefault(mockendpoint.Reply{Delay: 300 * time.Millisecond, Status: 500})
-	for i, o := range f.all(refresh) {
-		if endpointError(t, o.err).Code != "http_500" {
-			t.Errorf("manager %d: %v", i, o.err)
+	synctest.Test(t, func(t *testing.T) {
+		kit := managertest.NewFleet(t, 6, managertest.Options{InMemory: true})
+		all := func(call func(*manager.Manager) error) {
+			var wg sync.WaitGroup
+			for _, m := range kit.Managers {
+				wg.Go(func() {
+					if err := call(m); err != nil {
+						t.Errorf("%s: %v", m.Replica(), err)
+					}
+				})
+			}
+			wg.Wait()
 		}
-	}
-	f.calls(2)
-	f.oneToken(f.all(token)) // what is valid is served throughout
+		has := func(m *manager.Manager) error {
+			_, err := m.Token(t.Context(), managertest.Environment)
+			return err
+		}
+		all(has)
+		kit.Endpoint.SetDefault(mockendpoint.Reply{Delay: 300 * time.Millisecond, Status: 500})
+		all(func(m *manager.Manager) error {
+			_, err := m.Refresh(t.Context(), managertest.Environment)
+			if failed, ok := errors.AsType[*manager.EndpointError](err); ok && failed.Code == "http_500" {
+				return nil
+			}
+			return fmt.Errorf("a refresh brought %w, want http_500", err)
+		})
+		if calls := kit.Endpoint.Calls(); calls != 2 {
+			t.Errorf("%d calls, want 2", calls)
+		}
+		all(has) // what is valid is served throughout
+	})
 }
 
 func TestAReplicaThatCannotReachTheEndpointStopsNobodyElse(t *testing.T) {
