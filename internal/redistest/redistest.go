@@ -6,9 +6,7 @@ package redistest
 
 import (
 	"context"
-	"net"
 	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -121,25 +119,3 @@ var (
 	shared = sync.OnceValues(func() (*Server, error) { return start(nil, false) })
 	lent   sync.Mutex // held by the test that uses shared
 )
-
-var given sync.Map // the ports that freePort has tried or returned
-
-// freePort returns a port of 127.0.0.1 that nobody listens on. It is below the range that systems take the ports of
-// outgoing connections from, so that it is likely to stay free over a restart; and it is returned once, so that nobody else
-// in this process answers for a server that is stopped.
-func freePort() (int, error) {
-	var last error
-	for range 100 {
-		port := randomPort()
-		if _, before := given.LoadOrStore(port, true); before {
-			continue
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // it doesn't block
-		if err != nil {
-			last = err
-			continue
-		}
-		return port, l.Close()
-	}
-	return 0, last
-}

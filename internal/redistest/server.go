@@ -3,7 +3,6 @@ package redistest
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -79,12 +78,10 @@ func installed() error {
 	return err
 }
 
-func randomPort() int { return 20000 + rand.IntN(12000) }
-
 func start(config []string, sentinel bool) (*Server, error) {
 	var last error
-	for range 3 { // another process may take the port before the server does
-		port, err := freePort()
+	for range 10 { // another process may take the port before the server does
+		port, err := portsOf(config).free()
 		if err != nil {
 			return nil, err
 		}
