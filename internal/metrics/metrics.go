@@ -48,7 +48,7 @@ func New(o Options) (*Exporter, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	registry := prometheus.NewPedanticRegistry()
+	registry := prometheus.NewRegistry()
 	own := []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -71,10 +71,10 @@ func New(o Options) (*Exporter, error) {
 			sdk.WithExemplarFilter(exemplar.AlwaysOffFilter),
 		),
 		registry: registry,
-		handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		handler: tidied(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 			ErrorLog: errorLog{o.Log}, ErrorHandling: promhttp.ContinueOnError,
 			Timeout: collectTimeout, MaxRequestsInFlight: maxCollections,
-		}),
+		})),
 	}, nil
 }
 
