@@ -12,7 +12,7 @@ PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 win
 VERSION ?= $(shell git describe --tags --always --dirty)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 
-.PHONY: help demo build test test-installed check lint bench fuzz sim mistakes model release
+.PHONY: help demo build test check lint bench fuzz sim mistakes model release
 
 help:
 	@echo 'make demo    a fleet of processes on an embedded Redis and a scripted token endpoint'
@@ -43,20 +43,10 @@ release:
 # others' load would look like a fault.
 alone := ./manager ./internal/faults ./internal/topology
 go_test = $(GO) test -race -shuffle=on -count=$(COUNT) -parallel 8
-# Those whose tests, or some of them, are skipped where Redis or another program isn't installed.
-needing = $(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}} ' ./... | \
-	grep -E 'internal/(redistest|programs|tmuxtest) ' | cut -d' ' -f1
 others = grep -v -e onetoken/manager$$ -e internal/faults$$ -e internal/topology$$
 
 test:
 	$(go_test) -p 3 $$($(GO) list ./... | $(others))
-	$(go_test) -p 1 $(alone)
-
-# What make test had to skip before they were installed. Where one is still missing a test that needs it fails.
-test-installed: export ONETOKEN_REQUIRE_REDIS = 1
-test-installed: export ONETOKEN_REQUIRE_PROGRAMS = 1
-test-installed:
-	$(go_test) -p 3 $$($(needing) | $(others))
 	$(go_test) -p 1 $(alone)
 
 check: lint test
