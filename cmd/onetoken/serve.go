@@ -145,10 +145,10 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 
 // newAgent makes the agent of an opened configuration.
 func newAgent(o *opened, s config.Agent, hosts []string, exported http.Handler, log *slog.Logger) (*agent.Agent, error) {
-	view, csrf := overview.New(o.store, o.manager).Cached(), rand.Text()
+	view, csrf := overview.New(o.store, o.manager), rand.Text()
 	options := agent.Options{
 		Manager:      o.manager,
-		Overview:     view,
+		Overview:     view.Cached(),
 		Environments: o.file.Environments,
 		KeyFile:      s.KeyFile,
 		Hosts:        slices.Concat(s.Hosts, hosts),
