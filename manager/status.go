@@ -77,24 +77,14 @@ func (m *Manager) Status(ctx context.Context, env string) (Status, error) {
 	return describe(env, r, e.policy, e.fingerprint), nil
 }
 
-// Statuses is Status for many environments, a few hundred in each round trip, in their order. Errors: an
-// *[UnknownEnvironmentError], a *[RedisError].
-func (m *Manager) Statuses(ctx context.Context, envs []string) ([]Status, error) {
-	for _, env := range envs {
-		if _, err := m.Env(env); err != nil {
-			return nil, err
-		}
-	}
-	records, err := m.store.ReadMany(ctx, envs)
+// StatusOf describes a record of env that somebody else has read: as Status does where env is configured here, else as the
+// function StatusOf.
+func (m *Manager) StatusOf(env string, r *store.Record) Status {
+	e, err := m.Env(env)
 	if err != nil {
-		return nil, &RedisError{Environment: envs[0], Err: err}
+		return StatusOf(env, r)
 	}
-	rows := make([]Status, len(envs))
-	for i, env := range envs {
-		e := m.envs[env]
-		rows[i] = describe(env, records[i], e.policy, e.fingerprint)
-	}
-	return rows, nil
+	return describe(env, r, e.policy, e.fingerprint)
 }
 
 // StatusOf describes a record whose environment isn't configured here: by the default policy, and without knowing

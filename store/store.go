@@ -251,7 +251,7 @@ func (s *Store) Environments(ctx context.Context) ([]string, error) {
 	scan := func(ctx context.Context, node redis.Cmdable) error {
 		it := node.Scan(ctx, 0, s.namespace+":{*}:*", 512).Iterator()
 		for it.Next(ctx) {
-			if env, ok := s.environmentOf(it.Val()); ok {
+			if env, _ := s.ParseKey(it.Val()); env != "" {
 				found[env] = struct{}{}
 			}
 		}
@@ -282,18 +282,20 @@ func (s *Store) Environments(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-func (s *Store) environmentOf(key string) (string, bool) {
+// ParseKey takes a name of [Keys] apart: the environment, and "token", "grant", "mark", "failure" or "lock". Both are "" where
+// key is none of the store's.
+func (s *Store) ParseKey(key string) (env, kind string) {
 	rest, ok := strings.CutPrefix(key, s.namespace+":{")
 	if !ok {
-		return "", false
+		return "", ""
 	}
-	env, kind, ok := strings.Cut(rest, "}:")
+	env, kind, ok = strings.Cut(rest, "}:")
 	if !ok || CheckName(env) != nil {
-		return "", false
+		return "", ""
 	}
 	switch kind {
 	case "token", "grant", "mark", "failure", "lock":
-		return env, true
+		return env, kind
 	}
-	return "", false
+	return "", ""
 }

@@ -18,15 +18,8 @@ type findingError struct {
 }
 
 func (e *findingError) Error() string {
-	return fmt.Sprintf("doctor: %s, %s; the worst is %s of %s: %s", count(e.failures, "failure"), count(e.warnings, "warning"),
+	return fmt.Sprintf("doctor: %s, %s; the worst is %s of %s: %s", doctor.Count(e.failures, "failure"), doctor.Count(e.warnings, "warning"),
 		e.worst.Check, e.worst.Subject, e.worst.Message)
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // code is the exit code of a failure of the group that the worst finding belongs to.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,25 +63,18 @@ func (e *examination) settings(r *report, name string, env manager.Environment) 
 	if env.Outage == manager.OutageRefreshAlone {
 		r.ok(check, name, "outage: refresh_alone: while Redis is away each replica may fetch a token for itself; mind the endpoint's limits")
 	}
-	connect, whole := or(env.ConnectTimeout, endpoint.DefaultConnectTimeout), or(env.EndpointTimeout, 10*time.Second)
+	connect, whole := cmp.Or(env.ConnectTimeout, endpoint.DefaultConnectTimeout), cmp.Or(env.EndpointTimeout, 10*time.Second)
 	if connect > whole {
 		r.warn(check, name, fmt.Sprintf("connect_timeout %v is longer than endpoint_timeout %v, which ends it before", connect, whole),
 			"make endpoint_timeout the longer one")
 	}
-	if life, longest := or(env.DefaultLife, 5*time.Minute), or(env.MaxLife, 30*24*time.Hour); life > longest {
+	if life, longest := cmp.Or(env.DefaultLife, 5*time.Minute), cmp.Or(env.MaxLife, 30*24*time.Hour); life > longest {
 		r.warn(check, name, fmt.Sprintf("default_life %v is longer than max_life %v, which cuts it", life, longest), "make max_life the longer one")
 	}
-	if longest := or(env.MaxLife, 30*24*time.Hour); env.ExpiryMargin > longest/2 {
+	if longest := cmp.Or(env.MaxLife, 30*24*time.Hour); env.ExpiryMargin > longest/2 {
 		r.warn(check, name, fmt.Sprintf("expiry_margin %v is more than half of any token's life (max_life %v), and is cut to that", env.ExpiryMargin, longest),
 			"shorten expiry_margin")
 	}
-}
-
-func or(d, otherwise time.Duration) time.Duration {
-	if d == 0 {
-		return otherwise
-	}
-	return d
 }
 
 // clientCertificate looks when what proves this machine to Redis ends.
@@ -125,7 +119,7 @@ func (e *examination) permissions(r *report) {
 		}
 	}
 	if n == len(r.findings) {
-		r.ok(check, e.file.Path, "no secret that everybody can read, in it or in %s that it names", count(len(e.file.SecretFiles), "file"))
+		r.ok(check, e.file.Path, "no secret that everybody can read, in it or in %s that it names", Count(len(e.file.SecretFiles), "file"))
 	}
 }
 

@@ -88,8 +88,8 @@ type Options struct {
 // DefaultRoundTrip is a round trip to Redis that is too slow.
 const DefaultRoundTrip = 50 * time.Millisecond
 
-// count is n of something.
-func count(n int, what string) string {
+// Count is n of something: "1 key", "2 keys".
+func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
@@ -171,7 +171,7 @@ func (e *examination) open(r *report) bool {
 	case err == nil && e.file.Path == "":
 		r.ok(check, "none", "no file: only Redis is looked at")
 	case err == nil:
-		r.ok(check, e.file.Path, "%s, no unknown setting", count(len(e.file.Environments), "environment"))
+		r.ok(check, e.file.Path, "%s, no unknown setting", Count(len(e.file.Environments), "environment"))
 	default:
 		subject := "configuration"
 		if wrong, ok := errors.AsType[*config.Error](err); ok {

@@ -117,5 +117,5 @@ func (n *node) replication(r *report) {
 			}
 		}
 	}
-	r.ok(check, n.name, "%s, the last heard of %d s ago; what isn't there yet is lost in a failover, the lock too", count(int(replicas), "replica"), slowest)
+	r.ok(check, n.name, "%s, the last heard of %d s ago; what isn't there yet is lost in a failover, the lock too", Count(int(replicas), "replica"), slowest)
 }

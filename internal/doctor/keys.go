@@ -24,7 +24,7 @@ const (
 	maxExamples = 5      // that are named of one kind
 )
 
-// types are the types that an environment's keys have.
+// types are the types that an environment's keys have, by their kind.
 func types() map[string]string {
 	return map[string]string{"token": "hash", "grant": "hash", "mark": "hash", "failure": "hash", "lock": "string"}
 }
@@ -63,7 +63,7 @@ func (e *examination) keys(ctx context.Context, r *report, nodes []*node) {
 		r.unknown(check, e.store.Namespace()+":*", "tokens and failures can't be read without the rights above", "give the user these rights, and run doctor again")
 	}
 	if len(r.findings) == before {
-		r.ok(check, e.store.Namespace()+":*", "%s of %s, none that looks wrong", count(total, "key"), count(len(found), "environment"))
+		r.ok(check, e.store.Namespace()+":*", "%s of %s, none that looks wrong", Count(total, "key"), Count(len(found), "environment"))
 	}
 	e.strangers(r, found)
 }
@@ -98,7 +98,7 @@ func (e *examination) scan(ctx context.Context, r *report, n *node) ([]foundKey,
 func (e *examination) look(ctx context.Context, n *node, names []string) ([]foundKey, error) {
 	var keys []foundKey
 	for _, name := range names {
-		env, kind := e.split(name)
+		env, kind := e.store.ParseKey(name)
 		if !strings.HasPrefix(env, "doctor-") && e.chosen(env) {
 			keys = append(keys, foundKey{name: name, env: env, kind: kind})
 		}
@@ -124,19 +124,6 @@ func (e *examination) look(ctx context.Context, n *node, names []string) ([]foun
 // chosen reports whether keys of env are looked at: all, unless some environments were asked for.
 func (e *examination) chosen(env string) bool {
 	return len(e.Environments) == 0 || slices.Contains(e.envs, env)
-}
-
-// split takes a key's name apart; env is "" where it is none of onetoken's.
-func (e *examination) split(key string) (env, kind string) {
-	rest, ok := strings.CutPrefix(key, e.store.Namespace()+":{")
-	if !ok {
-		return "", ""
-	}
-	env, kind, ok = strings.Cut(rest, "}:")
-	if _, known := types()[kind]; !ok || !known || store.CheckName(env) != nil {
-		return "", ""
-	}
-	return env, kind
 }
 
 // oddKeys tells of keys that have the wrong name, type or TTL.
@@ -220,29 +207,18 @@ func (e *examination) records(ctx context.Context, r *report, found map[string]b
 		}
 	}
 	slices.Sort(names)
-	rows, records, err := e.read(ctx, names)
-	for tries := 1; err != nil && !denied(err) && tries < 3 && ctx.Err() == nil; tries++ {
-		rows, records, err = e.read(ctx, names) // these have a second each, whatever the client allows
-	}
+	records, err := e.store.ReadMany(ctx, names)
 	if err != nil {
 		if !denied(err) { // a missing right was found
 			r.fail(GroupRedis+".keys", e.store.Namespace()+":*", err.Error(), redisMend(err, ""))
 		}
 		return !denied(err)
 	}
-	for i, row := range rows {
-		e.record(r, row, records[i])
+	view := overview.New(e.store, e.manager)
+	for i, record := range records {
+		e.record(r, view.Row(names[i], record), record)
 	}
 	return true
-}
-
-func (e *examination) read(ctx context.Context, names []string) ([]manager.Status, []*store.Record, error) {
-	rows, err := overview.New(e.store, e.manager).Rows(ctx, names)
-	if err != nil {
-		return nil, nil, err
-	}
-	records, err := e.store.ReadMany(ctx, names)
-	return rows, records, err
 }
 
 func (e *examination) record(r *report, row manager.Status, record *store.Record) {

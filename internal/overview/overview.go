@@ -4,6 +4,7 @@ package overview
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/onetoken/onetoken/manager"
@@ -83,43 +84,33 @@ func unique(names []string) []string {
 	})
 }
 
-// Rows returns a row for each of names, in their order, read a few hundred in each round trip. Errors: a
-// *[manager.RedisError], a *[store.StatusError], one that wraps [store.ErrName].
+// Rows returns a row for each of names, in their order, read a few hundred in each round trip; never nil, so that it is a list
+// in JSON. Errors: a *[manager.RedisError], a *[store.StatusError], one that wraps [store.ErrName].
 func (o *Overview) Rows(ctx context.Context, names []string) ([]manager.Status, error) {
-	var ours, others []string
-	for _, name := range names {
-		if o.configured[name] {
-			ours = append(ours, name)
-		} else {
-			others = append(others, name)
-		}
-	}
-	var found []manager.Status
-	if len(ours) > 0 {
-		var err error
-		if found, err = o.manager.Statuses(ctx, ours); err != nil {
-			return nil, err
-		}
-	}
-	records, err := o.store.ReadMany(ctx, others)
+	records, err := o.store.ReadMany(ctx, names)
 	if err != nil {
-		return nil, err
+		return nil, o.readError(names, err)
 	}
+	rows := make([]manager.Status, len(names))
 	for i, record := range records {
-		found = append(found, manager.StatusOf(others[i], record))
+		rows[i] = o.Row(names[i], record)
 	}
-	return inOrder(found, names), nil
+	return rows, nil
 }
 
-// inOrder sorts rows as names are: never nil, so that it is a list in JSON.
-func inOrder(rows []manager.Status, names []string) []manager.Status {
-	place := make(map[string]int, len(names))
-	for i, name := range names {
-		place[name] = i
+// Row describes a record of env.
+func (o *Overview) Row(env string, r *store.Record) manager.Status {
+	if o.manager == nil {
+		return manager.StatusOf(env, r)
 	}
-	sorted := make([]manager.Status, len(names))
-	for _, row := range rows {
-		sorted[place[row.Environment]] = row
+	return o.manager.StatusOf(env, r)
+}
+
+// readError makes an error of Redis's that of the manager's, where one of names is configured.
+func (o *Overview) readError(names []string, err error) error {
+	_, failed := errors.AsType[*store.StatusError](err)
+	if i := slices.IndexFunc(names, o.Configured); failed && i >= 0 {
+		return &manager.RedisError{Environment: names[i], Err: err}
 	}
-	return sorted
+	return err
 }
