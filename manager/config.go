@@ -183,10 +183,7 @@ func (p Policy) withDefaults() (Policy, error) {
 }
 
 // TokenEndpoint returns the URL that is asked for tokens: TokenURL, or what BaseURL gives; "" where neither is set.
-func (e Environment) TokenEndpoint() string { return e.tokenURL() }
-
-// tokenURL applies the rule of [Environment.BaseURL].
-func (e Environment) tokenURL() string {
+func (e Environment) TokenEndpoint() string {
 	if e.TokenURL != "" || e.BaseURL == "" {
 		return e.TokenURL
 	}
@@ -209,11 +206,11 @@ func (e Environment) resolve() (resolved, error) {
 	}
 	r.source = e.Source
 	if r.source == nil {
-		if e.tokenURL() == "" {
+		if e.TokenEndpoint() == "" {
 			return r, errors.New("base_url or token_url is missing")
 		}
 		r.source, err = endpoint.New(endpoint.Config{
-			TokenURL:       e.tokenURL(),
+			TokenURL:       e.TokenEndpoint(),
 			AllowHTTP:      e.AllowHTTP,
 			ClientID:       e.ClientID,
 			ClientSecret:   e.ClientSecret,
@@ -283,7 +280,7 @@ func (e Environment) origins() ([]string, error) {
 // fingerprint is a digest of all that decides which token comes back, and of no secret.
 func (e Environment) fingerprint() string {
 	scopes := slices.Compact(slices.Sorted(slices.Values(e.Scopes)))
-	parts := []string{"client_credentials", e.tokenURL(), e.ClientID, strings.Join(scopes, " ")}
+	parts := []string{"client_credentials", e.TokenEndpoint(), e.ClientID, strings.Join(scopes, " ")}
 	if e.Source != nil {
 		parts[0] = "source " + e.SourceID
 	}

@@ -38,7 +38,7 @@ func TestTokenURL(t *testing.T) {
 		{"", "https://auth.example/token/", "https://auth.example/token/"},
 		{"", "", ""},
 	} {
-		if got := (Environment{BaseURL: c.base, TokenURL: c.token}).tokenURL(); got != c.want {
+		if got := (Environment{BaseURL: c.base, TokenURL: c.token}).TokenEndpoint(); got != c.want {
 			t.Errorf("base_url %q, token_url %q: %q; want %q", c.base, c.token, got, c.want)
 		}
 	}

@@ -126,12 +126,12 @@ func FuzzFingerprint(f *testing.F) {
 			}
 		}
 		same := one
-		same.BaseURL, same.TokenURL = "", one.tokenURL()
+		same.BaseURL, same.TokenURL = "", one.TokenEndpoint()
 		if got := same.fingerprint(); got != want {
 			t.Errorf("base_url gives %q, the same token_url %q", want, got)
 		}
 		for name, change := range map[string]func(*Environment){
-			"the URL":     func(e *Environment) { e.TokenURL = one.tokenURL() + "x" },
+			"the URL":     func(e *Environment) { e.TokenURL = one.TokenEndpoint() + "x" },
 			"the client":  func(e *Environment) { e.ClientID += "x" },
 			"a scope":     func(e *Environment) { e.Scopes = append(slices.Clone(e.Scopes), scopes+"x") },
 			"a value":     func(e *Environment) { e.Params = url.Values{param: {value + "x"}} },

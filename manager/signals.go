@@ -39,7 +39,7 @@ func (m *Manager) observe(c Config) error {
 
 // serverOf is where the environment's token endpoint is. Nothing else of the URL is shown: a path or a query may be secret.
 func serverOf(e Environment) telemetry.Server {
-	u, err := url.Parse(e.tokenURL())
+	u, err := url.Parse(e.TokenEndpoint())
 	if e.Source != nil || err != nil {
 		return telemetry.Server{}
 	}
