@@ -175,7 +175,7 @@ func (a *Agent) routes() http.Handler {
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
-	problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is nothing at this path"}.send(w, r)
+	problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is nothing at this path"}.send(w)
 }
 
 func methodNotAllowed(method string) http.HandlerFunc {
@@ -190,7 +190,7 @@ func methodNotAllowed(method string) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Allow", allow)
-		problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "this path takes " + allow}.send(w, r)
+		problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "this path takes " + allow}.send(w)
 	}
 }
 

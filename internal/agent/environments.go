@@ -21,7 +21,7 @@ func (a *Agent) list(w http.ResponseWriter, r *http.Request) {
 		rows, err = a.options.Overview.Rows(ctx, names)
 	}
 	if err != nil {
-		a.problemOf("", err).send(w, r)
+		a.problemOf("", err).send(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, "application/json", rows)
@@ -35,7 +35,7 @@ func (a *Agent) one(w http.ResponseWriter, r *http.Request) {
 	known, err := a.options.Overview.Known(ctx, env)
 	if err == nil && !known {
 		names, _ := a.options.Overview.Names(ctx)
-		a.unknown(env, names).send(w, r)
+		a.unknown(env, names).send(w)
 		return
 	}
 	var rows []manager.Status
@@ -43,7 +43,7 @@ func (a *Agent) one(w http.ResponseWriter, r *http.Request) {
 		rows, err = a.options.Overview.Rows(ctx, []string{env})
 	}
 	if err != nil {
-		a.problemOf(env, err).send(w, r)
+		a.problemOf(env, err).send(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, "application/json", rows[0])
@@ -60,7 +60,7 @@ func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {
 		problem{
 			Status: http.StatusServiceUnavailable, Code: "redis", RetryAfter: soon,
 			Detail: "Redis is away, and no environment that was asked for has a usable token",
-		}.send(w, r)
+		}.send(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, "application/json", map[string]string{"status": "ready"})

@@ -29,7 +29,7 @@ func (a *Agent) guarded(next http.Handler) http.Handler {
 		h["Cache-Control"] = noStore
 		h["X-Content-Type-Options"] = noSniff
 		if p := a.refusal(w, r); p != nil {
-			p.send(w, r)
+			p.send(w)
 			return
 		}
 		if e := a.asksForToken(r); e != nil {
@@ -97,7 +97,7 @@ func (a *Agent) recovered(w http.ResponseWriter, r *http.Request) {
 	}
 	a.log.Error("a request made the agent panic", "outcome", "panic", "path", printable.Line(r.URL.Path, 200),
 		"panic", printable.Line(fmt.Sprint(v), 500))
-	problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "an unexpected error; it is in the agent's log"}.send(w, r)
+	problem{Status: http.StatusInternalServerError, Code: "internal", Detail: "an unexpected error; it is in the agent's log"}.send(w)
 }
 
 // access logs a request: no query, no header, no body.

@@ -44,7 +44,7 @@ func (a *Agent) oauth2Token(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Pragma"] = noCache
 	e := a.envs[r.PathValue("env")]
 	if e == nil && a.keys == nil { // the list of environments is everybody's: nothing to hide
-		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w, r)
+		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w)
 		return
 	}
 	request, wrong := readTokenRequest(r)

@@ -37,7 +37,7 @@ type problemBody struct {
 }
 
 // send answers the request with p.
-func (p problem) send(w http.ResponseWriter, _ *http.Request) {
+func (p problem) send(w http.ResponseWriter) {
 	body := problemBody{
 		Type: "about:blank", Title: http.StatusText(p.Status), Status: p.Status,
 		Detail: printable.Line(p.Detail, 1000), Code: p.Code, Environment: p.Environment,

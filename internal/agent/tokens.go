@@ -21,7 +21,7 @@ import (
 func (a *Agent) token(w http.ResponseWriter, r *http.Request) {
 	e, ok := a.envs[r.PathValue("env")]
 	if !ok {
-		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w, r)
+		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w)
 		return
 	}
 	a.answerToken(w, r, e)
@@ -44,7 +44,7 @@ func (a *Agent) asksForToken(r *http.Request) *environment {
 func (a *Agent) answerToken(w http.ResponseWriter, r *http.Request, e *environment) {
 	t, p := a.fetch(r, e)
 	if p != nil {
-		p.send(w, r)
+		p.send(w)
 		return
 	}
 	body := e.cache.of(a.options.Manager, e.name, t)
@@ -144,7 +144,7 @@ func (a *Agent) refresh(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	t, err := a.options.Manager.Refresh(ctx, env)
 	if err != nil {
-		a.problemOf(env, err).send(w, r)
+		a.problemOf(env, err).send(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, "application/json", answer.Of(a.options.Manager, env, t).Refresh())
@@ -155,13 +155,13 @@ func (a *Agent) invalidate(w http.ResponseWriter, r *http.Request) {
 	env := r.PathValue("env")
 	v, err := version(r.URL.RawQuery)
 	if err != nil {
-		problem{Status: http.StatusBadRequest, Code: "bad_version", Environment: env, Detail: err.Error()}.send(w, r)
+		problem{Status: http.StatusBadRequest, Code: "bad_version", Environment: env, Detail: err.Error()}.send(w)
 		return
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), a.options.MaxWait, errWaited)
 	defer cancel()
 	if _, err := a.options.Manager.Invalidate(ctx, env, v); err != nil {
-		a.problemOf(env, err).send(w, r)
+		a.problemOf(env, err).send(w)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

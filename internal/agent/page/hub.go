@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -278,11 +279,11 @@ func (h *hub) noteLocked(failed error) bool {
 		}
 		return was != nil
 	case was == nil:
-		h.away = &away{Message: line(failed.Error(), 300), Since: h.now()}
+		h.away = &away{Message: printable.Line(failed.Error(), 300), Since: h.now()}
 		h.log.Warn("the page can't read Redis", "outcome", "page_away", "error", h.away.Message)
 		return true
 	default:
-		h.away = &away{Message: line(failed.Error(), 300), Since: was.Since}
+		h.away = &away{Message: printable.Line(failed.Error(), 300), Since: was.Since}
 		return *h.away != *was
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/store"
 )
@@ -120,7 +121,7 @@ func render(o Options, boot string) []byte {
 	var b bytes.Buffer
 	t := template.Must(template.ParseFS(embedded, "assets/page.html"))
 	err := t.Execute(&b, struct{ CSRF, Boot, Replica, Namespace, Version string }{
-		o.CSRFToken, boot, line(o.Replica, 128), line(o.Namespace, 128), line(o.Version, 64),
+		o.CSRFToken, boot, printable.Line(o.Replica, 128), printable.Line(o.Namespace, 128), printable.Line(o.Version, 64),
 	})
 	if err != nil {
 		panic(err) // the template is embedded, and a buffer takes all

@@ -18,9 +18,6 @@ type row struct {
 	read time.Time // when it was read, by this machine's monotonic clock
 }
 
-// line is foreign text as it may be shown.
-func line(s string, limit int) string { return printable.Line(s, limit) }
-
 func newRow(s manager.Status, here bool, read time.Time) row {
 	s.Reason = cleaned(s.Reason)
 	s.RefreshedBy = cleaned(s.RefreshedBy)
@@ -39,7 +36,7 @@ func cleaned(s *string) *string {
 	if s == nil {
 		return nil
 	}
-	clean := line(*s, 400)
+	clean := printable.Line(*s, 400)
 	return &clean
 }
 
