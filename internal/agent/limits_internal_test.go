@@ -40,12 +40,12 @@ func TestThrottle(t *testing.T) {
 				}
 			}
 		}
-		time.Sleep(wait) //nolint:forbidigo // in a bubble
+		<-time.After(wait)
 		fail(1)
 		if wait, _ := th.wait("192.0.2.1", "client"); wait != failureEvery {
 			t.Errorf("after one more: %v", wait)
 		}
-		time.Sleep(time.Hour) //nolint:forbidigo // in a bubble
+		<-time.After(time.Hour)
 		fail(failuresAtOnce)
 	})
 }
