@@ -36,6 +36,10 @@ type (
 	Version = store.Version
 	// AuthMethod is how the client authenticates to the token endpoint.
 	AuthMethod = endpoint.AuthMethod
+	// Grant is what a token is asked for with.
+	Grant = endpoint.Grant
+	// Assertion is the JWT of the [JWTBearer] grant.
+	Assertion = endpoint.Assertion
 	// Reply is what a [Source] returns.
 	Reply = endpoint.Reply
 )
@@ -44,6 +48,17 @@ type (
 const (
 	ClientSecretBasic = endpoint.ClientSecretBasic
 	ClientSecretPost  = endpoint.ClientSecretPost
+	PrivateKeyJWT     = endpoint.PrivateKeyJWT
+	TLSClientAuth     = endpoint.TLSClientAuth
+	NoClientAuth      = endpoint.NoClientAuth
+)
+
+// The grants.
+const (
+	ClientCredentials = endpoint.ClientCredentials
+	RefreshToken      = endpoint.RefreshToken
+	JWTBearer         = endpoint.JWTBearer
+	TokenExchange     = endpoint.TokenExchange
 )
 
 // NewSecret returns a Secret that holds s.
@@ -82,16 +97,60 @@ type Environment struct {
 	BaseURL string
 	// TokenURL sets the token endpoint outright.
 	TokenURL string
+	// Issuer finds the token endpoint, and the others of a login, by the issuer's metadata (RFC 8414, OpenID Connect
+	// Discovery 1.0), in place of BaseURL's or TokenURL.
+	Issuer string
 	// AllowHTTP permits plain http to hosts other than loopback.
 	AllowHTTP bool
 
-	ClientID     string
-	ClientSecret Secret
-	AuthMethod   AuthMethod // default client_secret_basic
-	Scopes       []string
-	Params       url.Values        // further form parameters: audience, resource, …
+	// Files are read again when they change. Of a secret and a file with it, one is enough.
+	ClientID         string
+	ClientSecret     Secret
+	ClientSecretFile string
+	AuthMethod       AuthMethod // default client_secret_basic
+	PrivateKeyFile   string     // PEM, JWK or a service account's JSON: signs client assertions and the JWT bearer grant's
+	KeyID            string     // the key's "kid" in what it signs
+	SigningAlgorithm string     // RFC 7518 §3.1; default: what goes with the key
+	// ClientAssertionAudience is the "aud" of a client assertion; default the token endpoint's URL.
+	ClientAssertionAudience string
+	// ClientAssertionFile holds a client assertion that somebody else keeps fresh, in place of PrivateKeyFile.
+	ClientAssertionFile string
+	ClientCertFile      string // PEM: for tls_client_auth (RFC 8705 §2), or where the endpoint wants one
+	ClientKeyFile       string
+	CAFile              string // PEM: those who may vouch for the endpoint, in place of the system's
+
+	Grant  Grant // default client_credentials
+	Scopes []string
+	// Audience and Resource (RFC 8707) are form parameters, each as often as it has values.
+	Audience     []string
+	Resource     []string
+	Params       url.Values        // further form parameters
 	SecretParams map[string]Secret // the same for values that are secret: they take no part in the fingerprint
-	HTTPClient   *http.Client      // for the token endpoint: a proxy, a CA. Redirects are never followed.
+	Headers      map[string]string // further headers of the request
+	// SecretHeaders are the same for values that are secret.
+	SecretHeaders map[string]Secret
+	HTTPClient    *http.Client // for the token endpoint: a proxy, a CA. Redirects are never followed.
+
+	// RefreshToken, or the file with it, is the one that the [RefreshToken] grant begins with. It is spent on the first
+	// use where refresh tokens rotate; from then on the one in Redis counts, until another is configured here.
+	RefreshToken     Secret
+	RefreshTokenFile string
+
+	// Assertion is for the [JWTBearer] grant (RFC 7523 §2.1).
+	Assertion Assertion
+
+	// For the [TokenExchange] grant (RFC 8693 §2.1). Types are URNs; "jwt", "access_token", "id_token", … stand for
+	// those of RFC 8693 §3.
+	SubjectTokenFile   string
+	SubjectTokenType   string // default jwt
+	ActorTokenFile     string
+	ActorTokenType     string // default jwt
+	RequestedTokenType string
+
+	// For a login and its end; Issuer's metadata has them, too.
+	AuthorizationURL       string
+	DeviceAuthorizationURL string
+	RevocationURL          string
 
 	// Source fetches the token in place of the client_credentials grant. SourceID, with what else the fingerprint is
 	// made of (TokenURL, ClientID, Scopes, Params), must tell tokens of one kind from those of another. Set ClientSecret,

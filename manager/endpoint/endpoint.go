@@ -40,7 +40,31 @@ type AuthMethod string
 const (
 	ClientSecretBasic AuthMethod = "client_secret_basic" // in a Basic header; the default
 	ClientSecretPost  AuthMethod = "client_secret_post"  // in the form
+	PrivateKeyJWT     AuthMethod = "private_key_jwt"     // a signed assertion (RFC 7523 §2.2)
+	TLSClientAuth     AuthMethod = "tls_client_auth"     // a certificate (RFC 8705 §2)
+	NoClientAuth      AuthMethod = "none"                // the client id alone: a public client
 )
+
+// A Grant is what a token is asked for with.
+type Grant string
+
+// The grants.
+const (
+	ClientCredentials Grant = "client_credentials" // RFC 6749 §4.4; the default
+	RefreshToken      Grant = "refresh_token"      // RFC 6749 §6
+	JWTBearer         Grant = "jwt_bearer"         // RFC 7523 §2.1
+	TokenExchange     Grant = "token_exchange"     // RFC 8693 §2.1
+)
+
+// An Assertion is the JWT of the [JWTBearer] grant (RFC 7523 §3).
+type Assertion struct {
+	Issuer   string         // "iss"; default the client id
+	Subject  string         // "sub"; default the client id
+	Audience string         // "aud"; default the token endpoint's URL
+	Life     time.Duration  // from "iat" to "exp"; default 5 min
+	Claims   map[string]any // further claims
+	File     string         // a JWT that somebody else keeps fresh, in place of one that is signed here
+}
 
 // Defaults of a [Config].
 const (
@@ -71,6 +95,9 @@ type Reply struct {
 	TokenType   string        // "Bearer" where the endpoint gave none
 	Scope       string        // "" where the endpoint gave none
 	ExpiresIn   time.Duration // 0 or less where the endpoint gave none that means anything
+
+	RefreshToken     secret.Secret // empty where the endpoint gave none: the one that was used stays good
+	RefreshExpiresIn time.Duration // of the refresh token; 0 where the endpoint didn't say
 }
 
 // An Error says why there was no token. Its text never contains the reply's body but its error code and a cleaned,
