@@ -116,7 +116,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		f.above = r.Token.Version
 	}
 	return view{
-		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential,
+		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential(),
 		above:        f.above,
 		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
