@@ -137,6 +137,7 @@ func (c *Client) authenticate(r *request) error {
 		}
 		r.form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		r.secret("client_assertion", assertion)
+	case TLSClientAuth, NoClientAuth: // the id is all that the form has of it
 	}
 	if id != "" {
 		r.form.Set("client_id", id)

@@ -89,8 +89,8 @@ type Config struct {
 	Report func(error)
 }
 
-// withDefaults returns c with its zero fields filled in, or an error that names the setting at fault.
-func (c Config) withDefaults() (Config, error) {
+// setDefaults fills in the zero fields, or returns an error that names the setting at fault.
+func (c *Config) setDefaults() error {
 	c.AuthMethod = cmp.Or(c.AuthMethod, ClientSecretBasic)
 	c.Grant = cmp.Or(c.Grant, ClientCredentials)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, DefaultConnectTimeout)
@@ -98,7 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.checkURLs, c.checkClient, c.checkGrant, c.checkEffects, c.checkAssertion, c.checkTargets, c.checkParams, c.checkHeaders,
 	} {
 		if err := check(); err != nil {
-			return c, err
+			return err
 		}
 	}
 	c.Assertion.Life = cmp.Or(c.Assertion.Life, DefaultAssertionLife)
@@ -113,10 +113,10 @@ func (c Config) withDefaults() (Config, error) {
 	} {
 		*t.value = TokenTypeURN(cmp.Or(*t.value, t.def))
 		if *t.value != "" && !strings.Contains(*t.value, ":") {
-			return c, fmt.Errorf("%s: %.60q is neither a URI nor one of %s", t.name, *t.value, strings.Join(tokenTypes, ", "))
+			return fmt.Errorf("%s: %.60q is neither a URI nor one of %s", t.name, *t.value, strings.Join(tokenTypes, ", "))
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func (c *Config) checkURLs() error {
@@ -288,6 +288,7 @@ func (c *Config) checkTargets() error {
 func (c *Config) checkParams() error {
 	taken := []string{"grant_type", "client_id", "client_secret", "scope"}
 	switch c.Grant {
+	case ClientCredentials:
 	case RefreshToken:
 		taken = append(taken, "refresh_token")
 	case JWTBearer:

@@ -130,11 +130,11 @@ type Client struct {
 // New returns a Client, or an error that names the setting at fault, and the file. It reads the files that c names, and
 // does no other I/O.
 func New(c Config) (*Client, error) {
-	c, err := c.withDefaults()
-	if err != nil {
-		return nil, err
+	err := c.setDefaults()
+	if err == nil {
+		err = checkTransport(c)
 	}
-	if err := checkTransport(c); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	client := &Client{config: c}
@@ -182,10 +182,10 @@ func (c *Client) exchange(ctx context.Context, grant func(*request) error) (*Rep
 	if err := errors.Join(grant(r), c.authenticate(r)); err != nil {
 		return nil, &Error{Code: CodeUnreachable, Message: "the request can't be signed", Err: err}
 	}
-	resp, body, failed := c.post(ctx, r)
+	a, failed := c.post(ctx, r)
 	if failed == nil {
 		var reply *Reply
-		if reply, failed = r.read(resp, body, c.config.Grant == RefreshToken); failed == nil {
+		if reply, failed = r.read(a, c.config.Grant == RefreshToken); failed == nil {
 			return reply, nil
 		}
 	}
@@ -195,8 +195,15 @@ func (c *Client) exchange(ctx context.Context, grant func(*request) error) (*Rep
 	return nil, failed
 }
 
-// post sends a request and reads the answer, of which it returns a byte more than maxReply at most.
-func (c *Client) post(ctx context.Context, r *request) (*http.Response, []byte, *Error) {
+// An answer is a response that was read.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte // a byte more than maxReply at most
+}
+
+// post sends a request and reads the answer.
+func (c *Client) post(ctx context.Context, r *request) (*answer, *Error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, strings.NewReader(r.form.Encode()))
 	if err != nil {
 		panic(err) // CheckURL has parsed the URL
@@ -206,7 +213,7 @@ func (c *Client) post(ctx context.Context, r *request) (*http.Response, []byte, 
 }
 
 // do sends a request. clean makes a line of foreign text.
-func (c *Client) do(req *http.Request, clean func(string) string) (*http.Response, []byte, *Error) {
+func (c *Client) do(req *http.Request, clean func(string) string) (*answer, *Error) {
 	var connected atomic.Bool // a user's RoundTripper may go on in a goroutine of its own
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) { connected.Store(false) }, // once more where a kept connection turns out to be dead
@@ -214,14 +221,14 @@ func (c *Client) do(req *http.Request, clean func(string) string) (*http.Respons
 	})
 	resp, err := c.client().Do(req.WithContext(ctx))
 	if err != nil {
-		return nil, nil, transportError(err, connected.Load(), clean)
+		return nil, transportError(err, connected.Load(), clean)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
-		return nil, nil, transportError(err, true, clean)
+		return nil, transportError(err, true, clean)
 	}
-	return resp, body, nil
+	return &answer{resp.StatusCode, resp.Header, body}, nil
 }
 
 // transportError tells a failed connection, which is this replica's own, from one that broke after the request was sent.

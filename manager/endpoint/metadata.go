@@ -238,20 +238,20 @@ func (c *Client) askMetadata(ctx context.Context, at string) (*document, *Error)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "onetoken")
 	asked := &request{url: at}
-	resp, body, failed := c.do(req, asked.clean)
+	a, failed := c.do(req, asked.clean)
 	if failed != nil {
 		return nil, failed
 	}
-	failed = &Error{Code: CodeBadReply, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
+	failed = &Error{Code: CodeBadReply, Status: a.status, RetryAfter: retryAfter(a.header, time.Now())}
 	switch {
-	case resp.StatusCode != http.StatusOK: // RFC 8414 §3.2
-		failed.Code, failed.Message = "http_"+strconv.Itoa(resp.StatusCode), cmp.Or(http.StatusText(resp.StatusCode), "an unknown status")
+	case a.status != http.StatusOK: // RFC 8414 §3.2
+		failed.Code, failed.Message = "http_"+strconv.Itoa(a.status), cmp.Or(http.StatusText(a.status), "an unknown status")
 		return nil, failed
-	case len(body) > maxReply:
+	case len(a.body) > maxReply:
 		failed.Message = "is longer than 1 MiB"
 		return nil, failed
 	}
-	d, err := parseMetadata(body, c.config)
+	d, err := parseMetadata(a.body, c.config)
 	if err != nil {
 		failed.Message, failed.Err = printable.Line(err.Error(), 300), err
 		return nil, failed

@@ -23,32 +23,32 @@ import (
 
 // read turns the answer to a token request into a reply or an error. Where refresh tokens are used, one that isn't usable
 // is an error.
-func (r *request) read(resp *http.Response, body []byte, refreshes bool) (*Reply, *Error) {
-	tooLong := len(body) > maxReply
+func (r *request) read(a *answer, refreshes bool) (*Reply, *Error) {
+	tooLong := len(a.body) > maxReply
 	var members map[string]json.RawMessage
-	isObject := !tooLong && json.Unmarshal(body, &members) == nil && members != nil
+	isObject := !tooLong && json.Unmarshal(a.body, &members) == nil && members != nil
 	code, description := str(members["error"]), str(members["error_description"])
 	for _, name := range []string{"access_token", "refresh_token", "id_token"} { // which a description could repeat
 		r.secrets = append(r.secrets, str(members[name]))
 	}
-	failed := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
+	failed := &Error{Status: a.status, RetryAfter: retryAfter(a.header, time.Now())}
 	refused := IsRefusal(code)
 	switch {
-	case refused && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
+	case refused && a.status < 500 && a.status != http.StatusTooManyRequests:
 		failed.Code, failed.Message = code, r.clean(description)
-	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		failed.Code = "http_" + strconv.Itoa(resp.StatusCode)
-		failed.Message = http.StatusText(resp.StatusCode)
+	case a.status < 200 || a.status > 299:
+		failed.Code = "http_" + strconv.Itoa(a.status)
+		failed.Message = http.StatusText(a.status)
 		if code != "" {
 			failed.Message = r.clean(code + " " + description)
 		}
 	case tooLong:
 		failed.Code, failed.Message = CodeBadReply, "the reply is longer than 1 MiB"
 	case !isObject:
-		failed.Code, failed.Message = CodeBadReply, r.clean("the reply is no JSON object"+contentType(resp))
+		failed.Code, failed.Message = CodeBadReply, r.clean("the reply is no JSON object"+contentType(a.header))
 	case code != "":
 		failed.Code = CodeBadReply
-		failed.Message = r.clean(fmt.Sprintf("status %d with an error: %s %s", resp.StatusCode, code, description))
+		failed.Message = r.clean(fmt.Sprintf("status %d with an error: %s %s", a.status, code, description))
 	default:
 		reply, err := parse(members, refreshes)
 		if err == nil {
@@ -56,14 +56,14 @@ func (r *request) read(resp *http.Response, body []byte, refreshes bool) (*Reply
 		}
 		failed.Code, failed.Message = CodeBadReply, err.Error()
 	}
-	if resp.StatusCode >= 200 && resp.StatusCode <= 299 {
+	if a.status >= 200 && a.status <= 299 {
 		failed.RefreshToken, failed.RefreshExpiresIn, _ = refreshToken(members)
 	}
 	return nil, failed
 }
 
-func contentType(resp *http.Response) string {
-	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+func contentType(h http.Header) string {
+	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil {
 		return ""
 	}
