@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,8 +95,8 @@ func (c *Client) assertion(tokenURL string) (string, error) {
 	}
 	k, a := current(c, c.key), c.config.Assertion
 	claims := map[string]any{}
-	if err := json.Unmarshal(c.claims, &claims); err != nil {
-		return "", err
+	for name, value := range c.claims {
+		claims[name] = value
 	}
 	claims["iss"], claims["sub"], claims["aud"] = c.config.ClientID, c.config.ClientID, tokenURL
 	if k.account != "" { // https://developers.google.com/identity/protocols/oauth2/service-account

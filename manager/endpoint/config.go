@@ -251,20 +251,29 @@ func (c *Config) checkAssertion() error {
 	if l := c.Assertion.Life; l != 0 && l < time.Second || l > 24*time.Hour {
 		return fmt.Errorf("assertion.life: %v is not between 1s and 24h", l)
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Assertion.Claims)) {
+	_, err := encodeClaims(c.Assertion.Claims)
+	return err
+}
+
+// encodeClaims makes JSON of an assertion's further claims.
+func encodeClaims(claims map[string]any) (map[string]json.RawMessage, error) {
+	encoded := map[string]json.RawMessage{}
+	for _, name := range slices.Sorted(maps.Keys(claims)) {
 		switch name {
 		case "":
-			return errors.New("assertion.claims: a claim without a name")
+			return nil, errors.New("assertion.claims: a claim without a name")
 		case "iss", "sub", "aud":
-			return fmt.Errorf("assertion.claims: %q has a setting of its own", name)
+			return nil, fmt.Errorf("assertion.claims: %q has a setting of its own", name)
 		case "iat", "exp", "jti":
-			return fmt.Errorf("assertion.claims: %q is another in each assertion", name)
+			return nil, fmt.Errorf("assertion.claims: %q is another in each assertion", name)
 		}
+		value, err := json.Marshal(claims[name])
+		if err != nil {
+			return nil, fmt.Errorf("assertion.claims: %q is nothing that JSON has a form for", printable.Line(name, 60))
+		}
+		encoded[name] = value
 	}
-	if _, err := json.Marshal(c.Assertion.Claims); err != nil {
-		return errors.New("assertion.claims: there is a value that JSON has no form for")
-	}
-	return nil
+	return encoded, nil
 }
 
 // checkTargets checks what says for whom and for what the token is.

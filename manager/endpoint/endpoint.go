@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -121,7 +120,7 @@ var refusals = []string{
 // A Client asks one endpoint for one kind of token. It is safe for concurrent use.
 type Client struct {
 	config Config
-	claims []byte // the JWT bearer assertion's further ones, as JSON
+	claims map[string]json.RawMessage // the JWT bearer assertion's further ones
 	http   connections
 	issuer discovery
 	*files
@@ -138,8 +137,8 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	client := &Client{config: c}
-	if client.claims, err = json.Marshal(c.Assertion.Claims); err != nil {
-		return nil, fmt.Errorf("assertion.claims: %w", err)
+	if client.claims, err = encodeClaims(c.Assertion.Claims); err != nil {
+		return nil, err
 	}
 	client.config.Assertion.Claims = nil // the caller's
 	if client.files, err = open(c); err != nil {

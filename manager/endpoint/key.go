@@ -68,6 +68,8 @@ func (k *key) check() error {
 	}
 	a, ok := algorithms[k.algorithm]
 	switch {
+	case k.algorithm == "":
+		return fmt.Errorf("holds %s: %w", kindOf(k.signer), errSignsNothing)
 	case !ok:
 		return fmt.Errorf("the key is for the algorithm %q, which is not one of %s", printable.Line(k.algorithm, 30), strings.Join(algorithmNames(), ", "))
 	case a.kind != kindOf(k.signer):
@@ -141,8 +143,10 @@ func parseDER(block *pem.Block) (crypto.Signer, error) {
 	case ed25519.PrivateKey:
 		return k, nil
 	}
-	return nil, errors.New("a key that signs nothing: RSA, EC (P-256, P-384, P-521) and Ed25519 keys do")
+	return nil, errSignsNothing
 }
+
+var errSignsNothing = errors.New("signed is with keys of RSA, EC (P-256, P-384, P-521) and Ed25519")
 
 // A jwk is a private key of RFC 7517, RFC 7518 §6 and RFC 8037 §2.
 type jwk struct {
