@@ -40,18 +40,28 @@ type Endpoint struct {
 	requests    []*Request    // the latest, oldest first
 	tokens      tokens
 	refresh     refreshTokens
+	assertions  register[struct{}] // of clients, by their jti: each is good once
+	codes       register[*authorization]
+	devices     register[*device]
+	userCodes   register[*device]
+	scripts     map[string][]Reply    // of the pages
+	visits      map[string][]*Request // of the pages: the latest, oldest first
 }
 
-// New returns an Endpoint. It panics if Options.Default can't be sent, or a grant isn't known.
+// New returns an Endpoint. It panics if Options.Default can't be sent, or names a grant or a way to authenticate that isn't known.
 func New(o Options) *Endpoint {
 	o = o.complete()
+	clientSecret := secret.New(o.ClientSecret)
+	o.ClientSecret = ""
 	e := &Endpoint{
 		options:  o,
 		closed:   make(chan struct{}),
-		secret:   secret.New(o.ClientSecret),
+		secret:   clientSecret,
 		fallback: o.Default,
 		arrived:  make(chan struct{}),
 		refresh:  refreshTokens{options: o},
+		scripts:  map[string][]Reply{},
+		visits:   map[string][]*Request{},
 	}
 	e.close = sync.OnceFunc(func() { close(e.closed) })
 	return e
@@ -113,11 +123,7 @@ func (e *Endpoint) MaxInFlight() int {
 func (e *Endpoint) Requests() []Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := make([]Request, len(e.requests))
-	for i, r := range e.requests {
-		list[i] = r.clone()
-	}
-	return list
+	return cloneAll(e.requests)
 }
 
 // Await blocks until [Endpoint.Calls] is at least calls, or returns ctx's cause.
@@ -144,10 +150,14 @@ func (e *Endpoint) String() string {
 	return fmt.Sprintf("mockendpoint: %d calls, %d in flight, %d tokens issued", e.calls, e.inFlight, e.tokens.count)
 }
 
-// ServeHTTP answers a token request at any path. A connection is cut by a panic with [http.ErrAbortHandler], which
+// ServeHTTP answers a token request at any path but [RevokePath] and its like. A connection is cut by a panic with [http.ErrAbortHandler], which
 // net/http's servers take for that.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parseErr := r.ParseForm() // up to 10 MB
+	if path, page := e.find(r); page != nil {
+		e.servePage(w, r, parseErr, path, page)
+		return
+	}
 	c := e.receive(r, parseErr)
 	outcome := e.wait(r.Context(), c.reply)
 	if outcome != "" {
@@ -161,16 +171,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // receive records a call and decides what it gets.
 func (e *Endpoint) receive(r *http.Request, parseErr error) *call {
-	who := readCredentials(r)
-	c := &call{Request: &Request{
-		At:          time.Now(),
-		Method:      r.Method,
-		Path:        r.URL.Path,
-		ContentType: r.Header.Get("Content-Type"),
-		AuthMethod:  who.method,
-		ClientID:    who.id,
-		Form:        redact(r.PostForm, e.options.SecretParams),
-	}}
+	c := &call{Request: e.record(r, r.PostForm), parseErr: parseErr}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.requests = latest(append(e.requests, c.Request))
@@ -179,22 +180,28 @@ func (e *Endpoint) receive(r *http.Request, parseErr error) *call {
 	e.maxInFlight = max(e.maxInFlight, e.inFlight)
 	close(e.arrived)
 	e.arrived = make(chan struct{})
-	c.reply = e.nextLocked(c, r, parseErr, who)
+	c.reply = e.nextLocked(c, r)
+	if c.device != nil && c.reply.Error == "slow_down" {
+		c.device.interval += slower
+	}
 	if c.reply.Commit {
-		e.redeemLocked(c) // it was good a moment ago
+		if refusal, refused := e.redeemLocked(c); refused {
+			c.reply = refusal
+		}
 	}
 	return c
 }
 
 // nextLocked returns a refusal if the request deserves one, else what the script or the default has for it.
-func (e *Endpoint) nextLocked(c *call, r *http.Request, parseErr error, who credentials) Reply {
-	if refusal, refused := checkForm(r, parseErr); refused {
+func (e *Endpoint) nextLocked(c *call, r *http.Request) Reply {
+	if refusal, refused := checkForm(r, c.parseErr); refused {
 		return refusal
 	}
-	if !e.knowsLocked(who) {
-		return refuseClient(who.method)
+	who := readCredentials(r)
+	if refusal, refused := e.checkClientLocked(r, who); refused {
+		return refusal
 	}
-	if refusal, refused := e.checkGrantLocked(c, r.PostForm, who.id); refused {
+	if refusal, refused := e.checkGrantLocked(c, r, who.id); refused {
 		return refusal
 	}
 	if len(e.script) == 0 {
@@ -203,12 +210,6 @@ func (e *Endpoint) nextLocked(c *call, r *http.Request, parseErr error, who cred
 	next := e.script[0]
 	e.script = e.script[1:]
 	return next
-}
-
-func (e *Endpoint) knowsLocked(who credentials) bool {
-	return !who.broken &&
-		(e.options.ClientID == "" || who.id == e.options.ClientID) &&
-		(e.secret.IsEmpty() || e.secret.Equal(secret.New(who.secret)))
 }
 
 // wait lets the time pass that the reply asks for. It returns the outcome of a call that gets no answer, else "".
