@@ -129,7 +129,7 @@ func (e *Endpoint) doubtLocked(r *http.Request, who credentials) string {
 
 // openLocked reports whether there is nothing that a client could be asked for.
 func (e *Endpoint) openLocked() bool {
-	return e.secret.IsEmpty() && len(e.options.ClientKeys) == 0 && len(e.options.ClientCerts) == 0
+	return e.secret.IsEmpty() && len(e.clientKeys) == 0 && len(e.options.ClientCerts) == 0
 }
 
 // doubtAssertionLocked is RFC 7523 §3 for a client assertion, which is good once.
@@ -137,7 +137,7 @@ func (e *Endpoint) doubtAssertionLocked(r *http.Request, who credentials) string
 	if r.PostForm.Get("client_assertion_type") != assertionType {
 		return "the client_assertion_type is unknown"
 	}
-	c, err := verify(who.assertion, e.options.ClientKeys, e.audiences(r), time.Now())
+	c, err := verify(who.assertion, e.clientKeys, e.audiences(r), time.Now())
 	switch {
 	case err != nil:
 		return "client assertion: " + err.Error()

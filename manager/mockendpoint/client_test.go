@@ -231,6 +231,17 @@ func TestPublishedSignatures(t *testing.T) {
 	}
 }
 
+func TestSetClientKeys(t *testing.T) {
+	old, next := newKeys(t), newKeys(t)
+	e, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: old.public()})
+	e.SetClientKeys(next.public()...)
+	for key, want := range map[crypto.Signer]int{old.rsa: 401, next.rsa: 200} {
+		if a := askWith(t, target, asserting(sign(t, key, "PS256", statement(target))), nil); a.StatusCode != want {
+			t.Errorf("got %d %v, want %d", a.StatusCode, a.fields, want)
+		}
+	}
+}
+
 // certificate returns a certificate that is signed by itself.
 func certificate(t *testing.T, name string) tls.Certificate {
 	t.Helper()

@@ -56,7 +56,7 @@ func (e *Endpoint) methodsLocked() []string {
 		if e.openLocked() {
 			methods = append(methods, NoAuth)
 		}
-		if len(o.ClientKeys) > 0 {
+		if len(e.clientKeys) > 0 {
 			methods = append(methods, PrivateKeyJWT)
 		}
 		if len(o.ClientCerts) > 0 {

@@ -1,6 +1,9 @@
 // Package mockendpoint is a scripted OAuth 2.0 token endpoint for tests and demonstrations: it gives out made-up access
-// tokens for the client_credentials grant (RFC 6749 §4.4) and others, with refresh tokens that rotate, fails, stalls and
-// misbehaves as it is told, and counts and records who asked.
+// tokens, fails, stalls and misbehaves as it is told, and counts and records who asked.
+//
+// By default that is for the client_credentials grant (RFC 6749 §4.4). With [Options].Grants it is a small authorization
+// server: with refresh tokens that rotate (a [Family] is what became of those of one login), logins with a code or a
+// device, revocation, and the metadata that names it all. Nobody is asked for a password there.
 //
 // An [Endpoint] is an [http.Handler]: serve it with net/http/httptest, or with any server. It works in a bubble of
 // testing/synctest where the connections do.
@@ -8,9 +11,11 @@ package mockendpoint
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,15 +27,16 @@ import (
 //
 // A call that a real endpoint would refuse is refused, whatever the script says, and takes no reply from it: not a POST
 // (405), not a form or a malformed one (invalid_request), a wrong client (invalid_client), a grant that isn't among those
-// accepted (unsupported_grant_type), a refresh token that isn't good (invalid_grant). It counts and is recorded like any
-// other.
+// accepted (unsupported_grant_type), a refresh token, code or assertion that isn't good (invalid_grant). It counts and is
+// recorded like any other.
 type Endpoint struct {
-	options Options
+	options Options // but for ClientSecret and ClientKeys, which may change
 	closed  chan struct{}
 	close   func() // closes closed, once
 
 	mu          sync.Mutex // guards what follows
 	secret      secret.Secret
+	clientKeys  []crypto.PublicKey
 	script      []Reply
 	fallback    Reply
 	calls       int
@@ -48,20 +54,22 @@ type Endpoint struct {
 	visits      map[string][]*Request // of the pages: the latest, oldest first
 }
 
-// New returns an Endpoint. It panics if Options.Default can't be sent, or names a grant or a way to authenticate that isn't known.
+// New returns an Endpoint. It panics if Options.Default can't be sent, and on a grant or a way to authenticate that isn't
+// known.
 func New(o Options) *Endpoint {
 	o = o.complete()
-	clientSecret := secret.New(o.ClientSecret)
-	o.ClientSecret = ""
+	clientSecret, clientKeys := secret.New(o.ClientSecret), o.ClientKeys
+	o.ClientSecret, o.ClientKeys = "", nil
 	e := &Endpoint{
-		options:  o,
-		closed:   make(chan struct{}),
-		secret:   clientSecret,
-		fallback: o.Default,
-		arrived:  make(chan struct{}),
-		refresh:  refreshTokens{options: o},
-		scripts:  map[string][]Reply{},
-		visits:   map[string][]*Request{},
+		options:    o,
+		closed:     make(chan struct{}),
+		secret:     clientSecret,
+		clientKeys: clientKeys,
+		fallback:   o.Default,
+		arrived:    make(chan struct{}),
+		refresh:    refreshTokens{options: o},
+		scripts:    map[string][]Reply{},
+		visits:     map[string][]*Request{},
 	}
 	e.close = sync.OnceFunc(func() { close(e.closed) })
 	return e
@@ -91,6 +99,13 @@ func (e *Endpoint) SetSecret(s string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.secret = secret.New(s)
+}
+
+// SetClientKeys changes the public keys that client assertions are verified with from now on: [Options].ClientKeys.
+func (e *Endpoint) SetClientKeys(keys ...crypto.PublicKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.clientKeys = slices.Clone(keys)
 }
 
 // Close lets go of the calls that wait for a Delay, a Gate or in a Hang: they are cut off, and so are such calls from now
@@ -150,8 +165,8 @@ func (e *Endpoint) String() string {
 	return fmt.Sprintf("mockendpoint: %d calls, %d in flight, %d tokens issued", e.calls, e.inFlight, e.tokens.count)
 }
 
-// ServeHTTP answers a token request at any path but [RevokePath] and its like. A connection is cut by a panic with [http.ErrAbortHandler], which
-// net/http's servers take for that.
+// ServeHTTP answers a token request at any path but [RevokePath] and its like. A connection is cut by a panic with
+// [http.ErrAbortHandler], which net/http's servers take for that.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parseErr := r.ParseForm() // up to 10 MB
 	if path, page := e.find(r); page != nil {
