@@ -2,6 +2,7 @@ package grpccreds
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -21,7 +22,7 @@ func (c *Credentials) UnaryInterceptor() grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		watching, watched := c.watch(ctx)
 		var header, trailer metadata.MD
-		err := invoker(watching, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.Header(&header), grpc.Trailer(&trailer))...)
+		err := invoker(watching, method, req, reply, cc, append(slices.Clip(opts), grpc.Header(&header), grpc.Trailer(&trailer))...)
 		used := watched.used.Load()
 		if used == nil || !rejectsToken(err, header, trailer) {
 			return err
@@ -68,12 +69,11 @@ type stream struct {
 	changing chan struct{} // closed when it is decided which stream goes on; nil where it isn't asked
 }
 
-// stay returns the stream as it is, for a call that can't be taken back.
-func (s *stream) stay() grpc.ClientStream {
+// stay settles what the stream is: the client has seen something of it.
+func (s *stream) stay() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked()
-	return s.current
 }
 
 func (s *stream) settleLocked() { s.settled, s.request = true, nil }

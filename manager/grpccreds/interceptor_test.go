@@ -2,6 +2,7 @@ package grpccreds_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -159,7 +160,7 @@ func TestAStreamOfTheServerIsBegunAnew(t *testing.T) {
 		}
 		for n := 0; ; n++ {
 			got, err := stream.Recv()
-			if err == io.EOF && n == 3 {
+			if errors.Is(err, io.EOF) && n == 3 {
 				break
 			}
 			if err != nil || string(got.GetPayload().GetBody()) != "hello" {
@@ -251,7 +252,7 @@ func TestAStreamThatHasSentNothingIsBegunAnew(t *testing.T) {
 			t.Errorf("got %v, %v", got, err)
 		}
 		_ = stream.CloseSend()
-		if _, err := stream.Recv(); err != io.EOF {
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("got %v", err)
 		}
 		r.saw(t, 2)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -91,7 +92,7 @@ func (s *service) StreamingInputCall(stream grpc.ClientStreamingServer[pb.Stream
 	var size int32
 	for {
 		r, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return stream.SendAndClose(&pb.StreamingInputCallResponse{AggregatedPayloadSize: size})
 		}
 		if err != nil {
@@ -108,7 +109,7 @@ func (s *service) FullDuplexCall(stream grpc.BidiStreamingServer[pb.StreamingOut
 	}
 	for {
 		r, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -144,7 +145,7 @@ func newRig(t *testing.T, o options) *rig {
 		Endpoint: mockendpoint.Options{ClientSecret: "secret", Life: life},
 	})}
 	r.service = &service{accepts: r.Endpoint.Accepts}
-	var theirs, ours credentials.TransportCredentials = insecure.NewCredentials(), insecure.NewCredentials()
+	theirs, ours := insecure.NewCredentials(), insecure.NewCredentials()
 	if !o.plain {
 		cert, pool := certificate()
 		theirs = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
