@@ -99,7 +99,7 @@ func (l *listener) call(t *Token) {
 	defer func() {
 		if p := recover(); p != nil {
 			// Not the panic's value: it may hold a secret.
-			l.env.log.Error("a listener panicked", "outcome", "panic", "version", t.Version, "error", fmt.Errorf("panic with a value of type %T", p))
+			l.env.log.Error("a listener panicked", "outcome", "listener_panic", "version", t.Version, "error", fmt.Errorf("panic with a value of type %T", p))
 		}
 	}()
 	l.f(t)

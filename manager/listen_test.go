@@ -340,7 +340,7 @@ func TestAListenerThatPanics(t *testing.T) {
 		if n := len(other.all()); n != 1 {
 			t.Errorf("%d calls of one that has ended its goroutine", n)
 		}
-		if text := logged.String(); strings.Count(text, `"outcome":"panic"`) != 2 || !strings.Contains(text, "errorString") || strings.Contains(text, "hunter2") {
+		if text := logged.String(); strings.Count(text, `"outcome":"listener_panic"`) != 2 || !strings.Contains(text, "errorString") || strings.Contains(text, "hunter2") {
 			t.Errorf("logged: %s", text)
 		}
 	})

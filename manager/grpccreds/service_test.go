@@ -70,6 +70,13 @@ func (s *service) check(ctx context.Context) error {
 	return nil
 }
 
+func (s *service) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := s.check(ctx); err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
 func (s *service) authorizations() [][]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,12 +159,7 @@ func newRig(t *testing.T, o options) *rig {
 		ours = credentials.NewTLS(&tls.Config{RootCAs: pool})
 	}
 	server := grpc.NewServer(grpc.Creds(theirs),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			if err := r.service.check(ctx); err != nil {
-				return nil, err
-			}
-			return handler(ctx, req)
-		}),
+		grpc.UnaryInterceptor(r.service.unary),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			if err := r.service.check(stream.Context()); err != nil {
 				return err
