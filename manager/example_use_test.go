@@ -140,7 +140,6 @@ func ExampleEnv_OnToken() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	written := make(chan struct{}, 10)
 	path := filepath.Join(dir, "token")
 
 	env, err := m.Env("prod")
@@ -155,11 +154,12 @@ func ExampleEnv_OnToken() {
 		if err != nil {
 			log.Print(err)
 		}
-		written <- struct{}{}
 	})
 	defer stop()
 
-	<-written
+	for _, err = os.Stat(path); err != nil; _, err = os.Stat(path) {
+		<-time.After(time.Millisecond)
+	}
 	text, _ := os.ReadFile(path)
 	tok, _ := env.Token(context.Background())
 	fmt.Println(string(text) == tok.AccessToken.Reveal())
