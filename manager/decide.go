@@ -43,7 +43,7 @@ const (
 	stepServe    step = iota // the token read is the answer
 	stepFail                 // the failure read is the answer
 	stepHoldBack             // this replica holds back by itself, and nobody else is at it
-	stepYield                // a token of another configuration is stored, and this replica can do without its own
+	stepYield                // a token of another configuration, or other keys, is stored, and this replica can do without its own
 	stepWait                 // another is at it, or it is too early: look again later
 	stepAcquire              // try the lease
 )
@@ -68,8 +68,8 @@ func decide(v view) decision {
 		return decision{stepWait, r.Lock.TTL}
 	case what == foreign && v.hasUsable && !v.explicit:
 		return decision{step: stepYield}
-	case what == foreign && !r.Token.IssuedAt.After(r.Now) && r.Now.Sub(r.Token.IssuedAt) < v.replaceAfter:
-		return decision{stepWait, v.replaceAfter - r.Now.Sub(r.Token.IssuedAt)}
+	case what == foreign && !r.Stored().IssuedAt.After(r.Now) && r.Now.Sub(r.Stored().IssuedAt) < v.replaceAfter:
+		return decision{stepWait, v.replaceAfter - r.Now.Sub(r.Stored().IssuedAt)}
 	case v.localPause > 0 && !v.explicit:
 		return decision{step: stepHoldBack}
 	default:
