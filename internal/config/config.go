@@ -31,6 +31,7 @@ type File struct {
 	Replica      string // the same
 	Environments map[string]manager.Environment
 	Agent        Agent // for onetoken serve
+	Sealing      Sealing
 
 	SecretFiles []string // the files with secrets that it names
 	Literals    []string // the settings whose secrets stand in the file itself, in no variable and no other file
@@ -130,6 +131,7 @@ func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File,
 			"replica":      into(&f.Replica, value.text),
 			"environments": into(&f.Environments, value.environments),
 			"agent":        into(&f.Agent, value.agent),
+			"sealing":      into(&f.Sealing, value.sealing),
 		})
 		d.checkClients(f)
 	}
@@ -193,12 +195,17 @@ func (f *File) Client() (redis.UniversalClient, error) {
 // Manager returns a manager of the configured environments on rdb, after the changes to what the file says, if any. An error
 // about a setting is an [*Error] that says where it stands.
 func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (*manager.Manager, error) {
+	codec, err := f.Codec(logger)
+	if err != nil {
+		return nil, err
+	}
 	c := manager.Config{
 		Redis:        rdb,
 		Environments: f.Environments,
 		Namespace:    f.Namespace,
 		Replica:      f.Replica,
 		Logger:       logger,
+		Codec:        codec,
 	}
 	for _, change := range changes {
 		change(&c)
