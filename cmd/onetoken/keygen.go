@@ -34,8 +34,11 @@ anew what is in Redis, then the old one goes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key := seal.NewKey()
-			path, toFile := last+first, cmd.Flags().Changed("append") || cmd.Flags().Changed("prepend")
+			atEnd, atHead := cmd.Flags().Changed("append"), cmd.Flags().Changed("prepend")
+			path, toFile := last+first, atEnd || atHead
 			switch {
+			case atEnd && atHead:
+				return &usageError{errors.New("--append and --prepend: one of the two is enough")}
 			case !toFile && a.output == "json":
 				return &usageError{errors.New("--output json goes with --append or --prepend: what keygen prints without them is a line of a keyring")}
 			case !toFile:
@@ -44,7 +47,7 @@ anew what is in Redis, then the old one goes.`,
 			case path == "":
 				return &usageError{errors.New("--append, --prepend: the name of the file is empty")}
 			}
-			keys, err := addKey(path, key, cmd.Flags().Changed("prepend"))
+			keys, err := addKey(path, key, atHead)
 			if err != nil {
 				return err
 			}
@@ -54,7 +57,6 @@ anew what is in Redis, then the old one goes.`,
 	}
 	cmd.Flags().StringVar(&last, "append", "", "add the key to this keyring `file` as the last, which opens")
 	cmd.Flags().StringVar(&first, "prepend", "", "add the key to this keyring `file` as the first, which seals")
-	cmd.MarkFlagsMutuallyExclusive("append", "prepend")
 	return cmd
 }
 
