@@ -296,7 +296,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	e := a.env
 	f := store.Failure{
 		Code: failed.Code, Status: failed.Status, Message: failed.Message, Version: a.issue.Version,
-		Config: e.fingerprint, Credential: e.credential, ReportedBy: e.m.replica,
+		Config: e.fingerprint, Credential: e.credential(), ReportedBy: e.m.replica,
 	}
 	local := f.Code == endpoint.CodeUnreachable
 	if local {
@@ -304,7 +304,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		a.release(ctx)
 		f.Attempt, f.ReportedBy = a.localAttempt(), withReporter(a.seen.Failure, e.m.replica)
 	} else {
-		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential)
+		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential())
 	}
 	if endpoint.IsRefusal(f.Code) {
 		f.Attempt = max(f.Attempt, a.localAttempt())

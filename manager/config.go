@@ -284,7 +284,7 @@ func (e Environment) resolve() (resolved, error) {
 			return r, err
 		}
 	}
-	r.fingerprint, r.credential = e.fingerprint(), e.credentialDigest()
+	r.fingerprint, r.credential = e.fingerprint(), e.credentialDigest
 	return r, nil
 }
 
@@ -294,7 +294,7 @@ type resolved struct {
 	source      Source
 	origins     []string // nil: any
 	fingerprint string
-	credential  string
+	credential  func() string // of the secrets as they are now: those in files may be replaced
 }
 
 func cloneValues(v url.Values) url.Values {

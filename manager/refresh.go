@@ -101,6 +101,7 @@ func (f *flight) waits(what string) {
 // view gathers what decide looks at.
 func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e := f.env
+	credential := e.credential() // it looks at files
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
@@ -116,7 +117,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		f.above = r.Token.Version
 	}
 	return view{
-		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential,
+		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: credential,
 		above:        f.above,
 		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
