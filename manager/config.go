@@ -289,14 +289,41 @@ func (e Environment) resolve() (resolved, error) {
 		}
 	}
 	r.fingerprint, r.credential = e.fingerprint(), e.credentialDigest
+	if e.Grant == RefreshToken {
+		if err := e.rotate(&r); err != nil {
+			return r, err
+		}
+	}
 	return r, nil
+}
+
+// rotate makes r use refresh tokens.
+func (e Environment) rotate(r *resolved) error {
+	if r.policy.Outage == OutageRefreshAlone {
+		return errors.New("outage: refresh_alone can't be had with grant refresh_token: two replicas would use one refresh token")
+	}
+	if longest := lock.Longest - sendReserve; r.policy.EndpointTimeout > longest {
+		return fmt.Errorf("endpoint_timeout: at most %v with grant refresh_token: the lease must outlast the request", longest)
+	}
+	if e.Source != nil {
+		refresher, ok := e.Source.(Refresher)
+		if !ok {
+			return errors.New("source: with grant refresh_token it must be a Refresher, too")
+		}
+		r.rotating, r.seeds = refresher, func() Secret { return e.RefreshToken }
+	}
+	r.client = digest([]string{"client", e.Issuer, e.TokenEndpoint(), e.SourceID, e.ClientID})[:16]
+	return nil
 }
 
 // resolved is an environment ready for use.
 type resolved struct {
 	policy      Policy
 	source      Source
-	origins     []string // nil: any
+	rotating    Refresher     // nil where no refresh tokens are used; else asked in place of source
+	seeds       func() Secret // the configured refresh token; nil where none can be
+	client      string        // digest of the client, and of where it is one: whom a refresh token may be shown to
+	origins     []string      // nil: any
 	fingerprint string
 	credential  func() string // of the secrets as they are now: those in files may be replaced
 }

@@ -47,6 +47,11 @@ type Env struct {
 	lookAgain   bool
 	closed      bool
 
+	// Where a refresh token is used.
+	takenOver   string // lock value of an attempt that is over, though Redis may not know
+	unwritten   int    // writes under way of a refresh token that nobody else has
+	closedGrant string // version of a grant that doesn't open here, "" where none is known
+
 	// For the signals alone, and by no mutex.
 	signals  *telemetry.Env
 	backsOff atomic.Int64 // the instant until when the endpoint is not asked after a failure, as far as it is known

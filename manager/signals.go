@@ -119,11 +119,14 @@ func kindOf(err error) string {
 	_, isRedis := errors.AsType[*RedisError](err)
 	_, isConflict := errors.AsType[*ConflictError](err)
 	_, gaveUp := errors.AsType[*WaitError](err)
+	_, isLogin := errors.AsType[*LoginError](err)
 	switch {
 	case err == nil:
 		return ""
 	case isEndpoint:
 		return telemetry.ErrorType(failed.Code)
+	case isLogin:
+		return telemetry.ErrorType(grantRefused)
 	case isRedis:
 		return telemetry.Redis
 	case isConflict:

@@ -63,6 +63,10 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 		e.dropped, e.rejected = 0, 0 // Redis lost its history: its invalidations are gone, what was replaced may be back
 	}
 	e.dropLocked(r.Mark.Dropped)
+	if g := r.Grant; g != nil && e.local.err != nil && e.local.err.Version != 0 && g.Version > e.local.err.Version {
+		e.local = local{} // somebody has logged in since this replica was refused
+		e.noteBackoff(0)
+	}
 	if r.TokenErr != nil {
 		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
 	}

@@ -110,6 +110,10 @@ type Error struct {
 	Message    string        // one line for people
 	RetryAfter time.Duration // as the endpoint asked (RFC 9110 §10.2.3); 0 where it didn't
 	Err        error         // what lies behind it, for errors.Is; not printed
+
+	// RefreshToken is that of a reply that has one, though its access token can't be used: not to be lost.
+	RefreshToken     secret.Secret
+	RefreshExpiresIn time.Duration
 }
 
 // Codes that are not the endpoint's own.

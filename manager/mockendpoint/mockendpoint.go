@@ -1,17 +1,16 @@
 // Package mockendpoint is a scripted OAuth 2.0 token endpoint for tests and demonstrations: it gives out made-up access
-// tokens for the client_credentials grant (RFC 6749 §4.4), fails, stalls and misbehaves as it is told, and counts and
-// records who asked.
+// tokens for the client_credentials grant (RFC 6749 §4.4) and others, with refresh tokens that rotate, fails, stalls and
+// misbehaves as it is told, and counts and records who asked.
 //
 // An [Endpoint] is an [http.Handler]: serve it with net/http/httptest, or with any server. It works in a bubble of
 // testing/synctest where the connections do.
 package mockendpoint
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,39 +18,16 @@ import (
 	"github.com/onetoken/onetoken/internal/secret"
 )
 
-// Options configure an [Endpoint]. Zero fields mean the defaults.
-type Options struct {
-	// ClientID and ClientSecret are the only ones that are accepted, in a Basic header (form-encoded, RFC 6749 §2.3.1)
-	// or in the form. "": any, and none at all.
-	ClientID, ClientSecret string
-
-	Life    time.Duration // default of expires_in; 0: 1 hour. A fraction of a second is sent as one
-	Default Reply         // to calls that the script doesn't name
-
-	// SecretParams are names of form parameters to redact in what is recorded, besides those whose names have
-	// "secret", "password", "assertion", "token", "code" or "key" in them.
-	SecretParams []string
-
-	// Log is called with each request once its Outcome is known, right before the answer is sent; by several
-	// goroutines at once.
-	Log func(Request)
-}
-
-// kept is how many requests and tokens are remembered at least, so that a server that runs for weeks doesn't grow.
-const kept = 10_000
-
 // An Endpoint is a token endpoint that follows a script. It is safe for concurrent use.
 //
 // A call that a real endpoint would refuse is refused, whatever the script says, and takes no reply from it: not a POST
-// (405), not a form or a malformed one (invalid_request), a wrong client (invalid_client), a grant other than
-// client_credentials (unsupported_grant_type). It counts and is recorded like any other.
+// (405), not a form or a malformed one (invalid_request), a wrong client (invalid_client), a grant that isn't among those
+// accepted (unsupported_grant_type), a refresh token that isn't good (invalid_grant). It counts and is recorded like any
+// other.
 type Endpoint struct {
-	life         time.Duration
-	secretParams []string
-	logCall      func(Request) // may be nil
-	clientID     string
-	closed       chan struct{}
-	close        func() // closes closed, once
+	options Options
+	closed  chan struct{}
+	close   func() // closes closed, once
 
 	mu          sync.Mutex // guards what follows
 	secret      secret.Secret
@@ -63,20 +39,19 @@ type Endpoint struct {
 	arrived     chan struct{} // closed, and replaced, with each call
 	requests    []*Request    // the latest, oldest first
 	tokens      tokens
+	refresh     refreshTokens
 }
 
-// New returns an Endpoint. It panics if Options.Default can't be sent.
+// New returns an Endpoint. It panics if Options.Default can't be sent, or a grant isn't known.
 func New(o Options) *Endpoint {
-	o.Default.check()
+	o = o.complete()
 	e := &Endpoint{
-		life:         cmp.Or(o.Life, time.Hour),
-		secretParams: slices.Clone(o.SecretParams),
-		logCall:      o.Log,
-		clientID:     o.ClientID,
-		closed:       make(chan struct{}),
-		secret:       secret.New(o.ClientSecret),
-		fallback:     o.Default,
-		arrived:      make(chan struct{}),
+		options:  o,
+		closed:   make(chan struct{}),
+		secret:   secret.New(o.ClientSecret),
+		fallback: o.Default,
+		arrived:  make(chan struct{}),
+		refresh:  refreshTokens{options: o},
 	}
 	e.close = sync.OnceFunc(func() { close(e.closed) })
 	return e
@@ -173,49 +148,53 @@ func (e *Endpoint) String() string {
 // net/http's servers take for that.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parseErr := r.ParseForm() // up to 10 MB
-	call, reply := e.receive(r, parseErr)
-	outcome := e.wait(r.Context(), reply)
+	c := e.receive(r, parseErr)
+	outcome := e.wait(r.Context(), c.reply)
 	if outcome != "" {
-		e.log(e.settle(call, outcome))
+		e.log(e.settle(c, outcome))
 		panic(http.ErrAbortHandler)
 	}
-	settled, reply, token := e.answer(call, reply)
+	settled, reply, token := e.answer(c)
 	e.log(settled)
 	reply.send(w, token)
 }
 
-// receive records a call and returns what it gets.
-func (e *Endpoint) receive(r *http.Request, parseErr error) (*Request, Reply) {
+// receive records a call and decides what it gets.
+func (e *Endpoint) receive(r *http.Request, parseErr error) *call {
 	who := readCredentials(r)
-	call := &Request{
+	c := &call{Request: &Request{
 		At:          time.Now(),
 		Method:      r.Method,
 		Path:        r.URL.Path,
 		ContentType: r.Header.Get("Content-Type"),
 		AuthMethod:  who.method,
 		ClientID:    who.id,
-		Form:        redact(r.PostForm, e.secretParams),
-	}
+		Form:        redact(r.PostForm, e.options.SecretParams),
+	}}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.requests = latest(append(e.requests, call))
+	e.requests = latest(append(e.requests, c.Request))
 	e.calls++
 	e.inFlight++
 	e.maxInFlight = max(e.maxInFlight, e.inFlight)
 	close(e.arrived)
 	e.arrived = make(chan struct{})
-	return call, e.nextLocked(r, parseErr, who)
+	c.reply = e.nextLocked(c, r, parseErr, who)
+	if c.reply.Commit {
+		e.redeemLocked(c) // it was good a moment ago
+	}
+	return c
 }
 
 // nextLocked returns a refusal if the request deserves one, else what the script or the default has for it.
-func (e *Endpoint) nextLocked(r *http.Request, parseErr error, who credentials) Reply {
+func (e *Endpoint) nextLocked(c *call, r *http.Request, parseErr error, who credentials) Reply {
 	if refusal, refused := checkForm(r, parseErr); refused {
 		return refusal
 	}
 	if !e.knowsLocked(who) {
 		return refuseClient(who.method)
 	}
-	if refusal, refused := checkGrant(r.PostForm); refused {
+	if refusal, refused := e.checkGrantLocked(c, r.PostForm, who.id); refused {
 		return refusal
 	}
 	if len(e.script) == 0 {
@@ -228,7 +207,7 @@ func (e *Endpoint) nextLocked(r *http.Request, parseErr error, who credentials) 
 
 func (e *Endpoint) knowsLocked(who credentials) bool {
 	return !who.broken &&
-		(e.clientID == "" || who.id == e.clientID) &&
+		(e.options.ClientID == "" || who.id == e.options.ClientID) &&
 		(e.secret.IsEmpty() || e.secret.Equal(secret.New(who.secret)))
 }
 
@@ -264,42 +243,55 @@ func (e *Endpoint) wait(ctx context.Context, r Reply) (cut string) {
 }
 
 // settle notes how a call ended, and returns a copy of it.
-func (e *Endpoint) settle(call *Request, outcome string) Request {
+func (e *Endpoint) settle(c *call, outcome string) Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.settleLocked(call, outcome)
+	return e.settleLocked(c, outcome)
 }
 
-func (e *Endpoint) settleLocked(call *Request, outcome string) Request {
-	call.Outcome = outcome
+func (e *Endpoint) settleLocked(c *call, outcome string) Request {
+	c.Outcome = outcome
 	e.inFlight--
-	return call.clone()
+	return c.clone()
 }
 
 // answer settles a call that is about to be answered. It completes the reply, with the token that it issues for it.
-func (e *Endpoint) answer(call *Request, r Reply) (settled Request, complete Reply, token string) {
+func (e *Endpoint) answer(c *call) (settled Request, complete Reply, token string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	r := c.reply
+	if r.givesToken() {
+		if refusal, refused := e.redeemLocked(c); refused {
+			r = refusal
+		}
+	}
 	if r.givesToken() {
 		if r.ExpiresIn == nil {
-			r.ExpiresIn = expiresIn(e.life)
+			r.ExpiresIn = expiresIn(e.options.Life)
 		}
 		t := e.tokens.issue(r)
-		call.Token, token = t.ordinal, t.text
+		t.family = c.redeemed.family
+		c.Token, token = t.ordinal, t.text
+		r.members = e.furtherMembers(c.redeemed)
 	}
-	return e.settleLocked(call, strconv.Itoa(r.status())), r, token
+	return e.settleLocked(c, strconv.Itoa(r.status())), r, token
+}
+
+// furtherMembers are those of a token's answer besides the reply's own.
+func (e *Endpoint) furtherMembers(g given) map[string]any {
+	members := map[string]any{}
+	maps.Copy(members, g.members)
+	if g.refresh != nil {
+		members["refresh_token"] = g.refresh.text
+		if life := e.options.RefreshLife; life > 0 {
+			members["refresh_expires_in"] = expiresIn(life)
+		}
+	}
+	return members
 }
 
 func (e *Endpoint) log(r Request) {
-	if e.logCall != nil {
-		e.logCall(r)
+	if e.options.Log != nil {
+		e.options.Log(r)
 	}
-}
-
-// latest drops the oldest of list, in large steps, so that kept remain.
-func latest[T any](list []T) []T {
-	if len(list) < 2*kept {
-		return list
-	}
-	return slices.Clone(list[len(list)-kept:])
 }
