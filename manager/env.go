@@ -46,6 +46,9 @@ type Env struct {
 	looking     bool          // whether a read is under way that nobody waits for
 	lookAgain   bool
 	closed      bool
+	listeners   map[*listener]struct{}
+
+	listening atomic.Int64 // how many of them there are
 
 	// Where a refresh token is used.
 	takenOver   string // lock value of an attempt that is over, though Redis may not know

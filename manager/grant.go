@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/internal/deadline"
+	"github.com/onetoken/onetoken/internal/digest"
 	"github.com/onetoken/onetoken/internal/jitter"
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
@@ -45,7 +46,7 @@ func seedLabel(seed Secret) string {
 	if seed.IsEmpty() {
 		return ""
 	}
-	return digest([]string{"seed", seed.Reveal()})[:16]
+	return digest.Of([]string{"seed", seed.Reveal()})[:16]
 }
 
 // A grantView is what a flight's next step depends on where a refresh token is used.

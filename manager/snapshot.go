@@ -143,8 +143,11 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 // notLost is for [Env.publishLocked]: whatever is known here, Redis's history isn't in question.
 func notLost(*snapshot) bool { return false }
 
-// tellLocked wakes all who wait for a token that can be used.
+// tellLocked wakes all who wait for a token that can be used, and those who listen.
 func (e *Env) tellLocked() {
+	for l := range e.listeners {
+		l.poke()
+	}
 	if e.news != nil {
 		close(e.news)
 		e.news = nil

@@ -44,14 +44,15 @@ type refreshTokens struct {
 	register register[*refreshToken]
 }
 
-// start starts a family with a refresh token; text "" is a fresh one.
-func (ts *refreshTokens) start(client, text string) *refreshToken {
+// start starts a family, without a refresh token.
+func (ts *refreshTokens) start(client string) *family {
 	ts.started++
 	f := &family{Family: Family{Ordinal: ts.started}, client: client}
 	ts.families = latest(append(ts.families, f))
-	return ts.add(f, text)
+	return f
 }
 
+// add gives a family one more refresh token; text "" is a fresh one.
 func (ts *refreshTokens) add(f *family, text string) *refreshToken {
 	ts.count++
 	if text == "" {
@@ -130,7 +131,7 @@ func refuseGrant(description string) (refusal Reply, refused bool) {
 func (e *Endpoint) NewFamily() (refreshToken string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.refresh.start(e.options.ClientID, "").text
+	return e.refresh.add(e.refresh.start(e.options.ClientID), "").text
 }
 
 // AddRefreshToken starts a family with a refresh token of the caller's choosing. It panics if that isn't new.
@@ -140,7 +141,7 @@ func (e *Endpoint) AddRefreshToken(refreshToken string) {
 	if refreshToken == "" || e.refresh.register.has(refreshToken) {
 		panic("mockendpoint: a family's first refresh token must be new, and not empty")
 	}
-	e.refresh.start(e.options.ClientID, refreshToken)
+	e.refresh.add(e.refresh.start(e.options.ClientID), refreshToken)
 }
 
 // Families returns what became of each login, oldest first: of the latest 10,000 at least.

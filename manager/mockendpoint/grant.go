@@ -1,8 +1,10 @@
 package mockendpoint
 
 import (
+	"net/http"
 	"net/url"
 	"slices"
+	"time"
 )
 
 // A redemption is what a good call does when it takes effect. It returns the family that the access token belongs to and
@@ -19,9 +21,11 @@ type given struct {
 // A call is a token request under way.
 type call struct {
 	*Request
+	parseErr error // of its form
 	reply    Reply
 	redeem   redemption // nil once it has taken effect, and where nothing can change
 	redeemed given
+	device   *device // that asks; nil: none
 }
 
 // redeemLocked has the call take effect, once.
@@ -35,7 +39,8 @@ func (e *Endpoint) redeemLocked(c *call) (refusal Reply, refused bool) {
 }
 
 // checkGrantLocked returns a refusal of a grant that isn't good, else prepares what it gives.
-func (e *Endpoint) checkGrantLocked(c *call, form url.Values, client string) (refusal Reply, refused bool) {
+func (e *Endpoint) checkGrantLocked(c *call, r *http.Request, client string) (refusal Reply, refused bool) {
+	form := r.PostForm
 	grant := form.Get("grant_type")
 	if grant == "" {
 		return refuseRequest("grant_type is missing")
@@ -51,17 +56,16 @@ func (e *Endpoint) checkGrantLocked(c *call, form url.Values, client string) (re
 	switch grant {
 	case RefreshToken:
 		return e.checkRefreshLocked(c, form.Get("refresh_token"), client)
+	case AuthorizationCode:
+		return e.checkCodeLocked(c, form, client)
+	case DeviceCode:
+		return e.checkDeviceLocked(c, form, client)
+	case JWTBearer:
+		return e.checkAssertion(r)
 	case TokenExchange:
-		return e.checkExchangeLocked(c, form)
+		return e.checkExchange(c, form)
 	}
 	return Reply{}, false
-}
-
-// required are the parameters that a grant doesn't go without.
-var required = map[string][]string{
-	RefreshToken:  {"refresh_token"},
-	JWTBearer:     {"assertion"},
-	TokenExchange: {"subject_token", "subject_token_type"},
 }
 
 func (e *Endpoint) checkRefreshLocked(c *call, text, client string) (refusal Reply, refused bool) {
@@ -78,8 +82,19 @@ func (e *Endpoint) checkRefreshLocked(c *call, text, client string) (refusal Rep
 	return Reply{}, false
 }
 
-// checkExchangeLocked is RFC 8693 §2.1.
-func (e *Endpoint) checkExchangeLocked(c *call, form url.Values) (refusal Reply, refused bool) {
+// checkAssertion is RFC 7523 §3.1.
+func (e *Endpoint) checkAssertion(r *http.Request) (refusal Reply, refused bool) {
+	if len(e.options.AssertionKeys) == 0 {
+		return Reply{}, false
+	}
+	if _, err := verify(r.PostForm.Get("assertion"), e.options.AssertionKeys, e.audiences(r), time.Now()); err != nil {
+		return refuseGrant("assertion: " + err.Error())
+	}
+	return Reply{}, false
+}
+
+// checkExchange is RFC 8693 §2.1.
+func (e *Endpoint) checkExchange(c *call, form url.Values) (refusal Reply, refused bool) {
 	if form.Has("actor_token") != form.Has("actor_token_type") {
 		return refuseRequest("of actor_token and actor_token_type one is missing")
 	}

@@ -1,6 +1,9 @@
 // Package mockendpoint is a scripted OAuth 2.0 token endpoint for tests and demonstrations: it gives out made-up access
-// tokens for the client_credentials grant (RFC 6749 §4.4) and others, with refresh tokens that rotate, fails, stalls and
-// misbehaves as it is told, and counts and records who asked.
+// tokens, fails, stalls and misbehaves as it is told, and counts and records who asked.
+//
+// By default that is for the client_credentials grant (RFC 6749 §4.4). With [Options].Grants it is a small authorization
+// server: with refresh tokens that rotate (a [Family] is what became of those of one login), logins with a code or a
+// device, revocation, and the metadata that names it all. Nobody is asked for a password there.
 //
 // An [Endpoint] is an [http.Handler]: serve it with net/http/httptest, or with any server. It works in a bubble of
 // testing/synctest where the connections do.
@@ -8,9 +11,11 @@ package mockendpoint
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,15 +27,16 @@ import (
 //
 // A call that a real endpoint would refuse is refused, whatever the script says, and takes no reply from it: not a POST
 // (405), not a form or a malformed one (invalid_request), a wrong client (invalid_client), a grant that isn't among those
-// accepted (unsupported_grant_type), a refresh token that isn't good (invalid_grant). It counts and is recorded like any
-// other.
+// accepted (unsupported_grant_type), a refresh token, code or assertion that isn't good (invalid_grant). It counts and is
+// recorded like any other.
 type Endpoint struct {
-	options Options
+	options Options // but for ClientSecret and ClientKeys, which may change
 	closed  chan struct{}
 	close   func() // closes closed, once
 
 	mu          sync.Mutex // guards what follows
 	secret      secret.Secret
+	clientKeys  []crypto.PublicKey
 	script      []Reply
 	fallback    Reply
 	calls       int
@@ -40,18 +46,30 @@ type Endpoint struct {
 	requests    []*Request    // the latest, oldest first
 	tokens      tokens
 	refresh     refreshTokens
+	assertions  register[struct{}] // of clients, by their jti: each is good once
+	codes       register[*authorization]
+	devices     register[*device]
+	userCodes   register[*device]
+	scripts     map[string][]Reply    // of the pages
+	visits      map[string][]*Request // of the pages: the latest, oldest first
 }
 
-// New returns an Endpoint. It panics if Options.Default can't be sent, or a grant isn't known.
+// New returns an Endpoint. It panics if Options.Default can't be sent, and on a grant or a way to authenticate that isn't
+// known.
 func New(o Options) *Endpoint {
 	o = o.complete()
+	clientSecret, clientKeys := secret.New(o.ClientSecret), o.ClientKeys
+	o.ClientSecret, o.ClientKeys = "", nil
 	e := &Endpoint{
-		options:  o,
-		closed:   make(chan struct{}),
-		secret:   secret.New(o.ClientSecret),
-		fallback: o.Default,
-		arrived:  make(chan struct{}),
-		refresh:  refreshTokens{options: o},
+		options:    o,
+		closed:     make(chan struct{}),
+		secret:     clientSecret,
+		clientKeys: clientKeys,
+		fallback:   o.Default,
+		arrived:    make(chan struct{}),
+		refresh:    refreshTokens{options: o},
+		scripts:    map[string][]Reply{},
+		visits:     map[string][]*Request{},
 	}
 	e.close = sync.OnceFunc(func() { close(e.closed) })
 	return e
@@ -81,6 +99,13 @@ func (e *Endpoint) SetSecret(s string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.secret = secret.New(s)
+}
+
+// SetClientKeys changes the public keys that client assertions are verified with from now on: [Options].ClientKeys.
+func (e *Endpoint) SetClientKeys(keys ...crypto.PublicKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.clientKeys = slices.Clone(keys)
 }
 
 // Close lets go of the calls that wait for a Delay, a Gate or in a Hang: they are cut off, and so are such calls from now
@@ -113,11 +138,7 @@ func (e *Endpoint) MaxInFlight() int {
 func (e *Endpoint) Requests() []Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := make([]Request, len(e.requests))
-	for i, r := range e.requests {
-		list[i] = r.clone()
-	}
-	return list
+	return cloneAll(e.requests)
 }
 
 // Await blocks until [Endpoint.Calls] is at least calls, or returns ctx's cause.
@@ -144,10 +165,14 @@ func (e *Endpoint) String() string {
 	return fmt.Sprintf("mockendpoint: %d calls, %d in flight, %d tokens issued", e.calls, e.inFlight, e.tokens.count)
 }
 
-// ServeHTTP answers a token request at any path. A connection is cut by a panic with [http.ErrAbortHandler], which
-// net/http's servers take for that.
+// ServeHTTP answers a token request at any path but [RevokePath] and its like. A connection is cut by a panic with
+// [http.ErrAbortHandler], which net/http's servers take for that.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parseErr := r.ParseForm() // up to 10 MB
+	if path, page := e.find(r); page != nil {
+		e.servePage(w, r, parseErr, path, page)
+		return
+	}
 	c := e.receive(r, parseErr)
 	outcome := e.wait(r.Context(), c.reply)
 	if outcome != "" {
@@ -161,16 +186,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // receive records a call and decides what it gets.
 func (e *Endpoint) receive(r *http.Request, parseErr error) *call {
-	who := readCredentials(r)
-	c := &call{Request: &Request{
-		At:          time.Now(),
-		Method:      r.Method,
-		Path:        r.URL.Path,
-		ContentType: r.Header.Get("Content-Type"),
-		AuthMethod:  who.method,
-		ClientID:    who.id,
-		Form:        redact(r.PostForm, e.options.SecretParams),
-	}}
+	c := &call{Request: e.record(r, r.PostForm), parseErr: parseErr}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.requests = latest(append(e.requests, c.Request))
@@ -179,22 +195,28 @@ func (e *Endpoint) receive(r *http.Request, parseErr error) *call {
 	e.maxInFlight = max(e.maxInFlight, e.inFlight)
 	close(e.arrived)
 	e.arrived = make(chan struct{})
-	c.reply = e.nextLocked(c, r, parseErr, who)
+	c.reply = e.nextLocked(c, r)
+	if c.device != nil && c.reply.Error == "slow_down" {
+		c.device.interval += slower
+	}
 	if c.reply.Commit {
-		e.redeemLocked(c) // it was good a moment ago
+		if refusal, refused := e.redeemLocked(c); refused {
+			c.reply = refusal
+		}
 	}
 	return c
 }
 
 // nextLocked returns a refusal if the request deserves one, else what the script or the default has for it.
-func (e *Endpoint) nextLocked(c *call, r *http.Request, parseErr error, who credentials) Reply {
-	if refusal, refused := checkForm(r, parseErr); refused {
+func (e *Endpoint) nextLocked(c *call, r *http.Request) Reply {
+	if refusal, refused := checkForm(r, c.parseErr); refused {
 		return refusal
 	}
-	if !e.knowsLocked(who) {
-		return refuseClient(who.method)
+	who := readCredentials(r)
+	if refusal, refused := e.checkClientLocked(r, who); refused {
+		return refusal
 	}
-	if refusal, refused := e.checkGrantLocked(c, r.PostForm, who.id); refused {
+	if refusal, refused := e.checkGrantLocked(c, r, who.id); refused {
 		return refusal
 	}
 	if len(e.script) == 0 {
@@ -203,12 +225,6 @@ func (e *Endpoint) nextLocked(c *call, r *http.Request, parseErr error, who cred
 	next := e.script[0]
 	e.script = e.script[1:]
 	return next
-}
-
-func (e *Endpoint) knowsLocked(who credentials) bool {
-	return !who.broken &&
-		(e.options.ClientID == "" || who.id == e.options.ClientID) &&
-		(e.secret.IsEmpty() || e.secret.Equal(secret.New(who.secret)))
 }
 
 // wait lets the time pass that the reply asks for. It returns the outcome of a call that gets no answer, else "".

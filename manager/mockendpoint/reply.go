@@ -56,6 +56,7 @@ type Reply struct {
 	OmitRefreshToken bool
 
 	members map[string]any // of the endpoint's own, besides those of a token
+	object  map[string]any // of the endpoint's own, in place of a token
 }
 
 // check panics on a reply that can't be sent: at the line of a test that scripts it, rather than in the server.
@@ -84,7 +85,7 @@ func (r Reply) status() int {
 // givesToken reports whether the answer is a token.
 func (r Reply) givesToken() bool {
 	status := r.status()
-	return r.Redirect == "" && r.Body == nil && r.BodyFunc == nil && r.Error == "" &&
+	return r.Redirect == "" && r.Body == nil && r.BodyFunc == nil && r.Error == "" && r.object == nil &&
 		status >= 200 && status <= 299 && !bodiless(status)
 }
 
@@ -113,7 +114,7 @@ func (r Reply) send(w http.ResponseWriter, token string) {
 }
 
 func (r Reply) contentType() string {
-	if r.Error != "" || r.givesToken() || r.Body != nil || r.BodyFunc != nil {
+	if r.Error != "" || r.givesToken() || r.Body != nil || r.BodyFunc != nil || r.object != nil {
 		return "application/json"
 	}
 	return "text/plain; charset=utf-8"
@@ -129,6 +130,8 @@ func (r Reply) writeBody(w io.Writer, token string) {
 		r.BodyFunc(w)
 	case r.Error != "":
 		writeJSON(w, r.errorMembers())
+	case r.object != nil:
+		writeJSON(w, r.object)
 	case r.givesToken():
 		writeJSON(w, r.tokenMembers(token))
 	case !bodiless(r.status()):

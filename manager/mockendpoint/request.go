@@ -19,7 +19,7 @@ type Request struct {
 	Method      string
 	Path        string // without the query
 	ContentType string
-	AuthMethod  string     // "basic", "post" (the secret in the form) or "none"
+	AuthMethod  string     // [Basic], [Post], [PrivateKeyJWT], [TLSClientAuth] or [NoAuth]
 	ClientID    string     // decoded
 	Form        url.Values // values that are secret are "[redacted]": see [Options.SecretParams]
 
@@ -67,6 +67,14 @@ func (r Request) clone() Request {
 	return c
 }
 
+func cloneAll(requests []*Request) []Request {
+	list := make([]Request, len(requests))
+	for i, r := range requests {
+		list[i] = r.clone()
+	}
+	return list
+}
+
 const redacted = "[redacted]"
 
 // telltales are parts of the names of parameters that are secret: client_secret, client_assertion, refresh_token, …
@@ -89,26 +97,6 @@ func redact(form url.Values, secretParams []string) url.Values {
 	return clean
 }
 
-// credentials are what a client says of itself (RFC 6749 §2.3.1).
-type credentials struct {
-	method     string // as in [Request.AuthMethod]
-	id, secret string
-	broken     bool // a Basic header that isn't form-encoded
-}
-
-func readCredentials(r *http.Request) credentials {
-	if user, password, ok := r.BasicAuth(); ok {
-		id, idErr := url.QueryUnescape(user)
-		secret, secretErr := url.QueryUnescape(password)
-		return credentials{method: "basic", id: id, secret: secret, broken: idErr != nil || secretErr != nil}
-	}
-	c := credentials{method: "none", id: r.PostForm.Get("client_id"), secret: r.PostForm.Get("client_secret")}
-	if c.secret != "" {
-		c.method = "post"
-	}
-	return c
-}
-
 // once are the parameters that may be there once. Of resource (RFC 8707 §2) and audience (RFC 8693 §2.1) there may be more.
 var once = []string{
 	"grant_type", "client_id", "client_secret", "scope", "refresh_token", "assertion", "client_assertion",
@@ -121,7 +109,7 @@ func checkForm(r *http.Request, parseErr error) (refusal Reply, refused bool) {
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case r.Method != http.MethodPost:
-		refusal, refused = refuseRequest("a token is asked for with POST")
+		refusal, refused = refuseRequest("this is asked for with POST")
 		refusal.Status, refusal.Header = http.StatusMethodNotAllowed, http.Header{"Allow": {http.MethodPost}}
 		return refusal, refused
 	case media != "application/x-www-form-urlencoded":
@@ -134,17 +122,8 @@ func checkForm(r *http.Request, parseErr error) (refusal Reply, refused bool) {
 			return refuseRequest(name + " is there twice") // RFC 6749 §3.2
 		}
 	}
-	if r.Header.Get("Authorization") != "" && r.PostForm.Has("client_secret") {
+	if ways(r) > 1 {
 		return refuseRequest("the client authenticates in two ways") // RFC 6749 §2.3
 	}
 	return Reply{}, false
-}
-
-// refuseClient is the refusal of a client that isn't who it should be (RFC 6749 §5.2).
-func refuseClient(method string) Reply {
-	r := Reply{Error: "invalid_client", ErrorDescription: "unknown client, or wrong secret"}
-	if method == "basic" {
-		r.Header = http.Header{"Www-Authenticate": {`Basic realm="mockendpoint"`}}
-	}
-	return r
 }
