@@ -105,7 +105,7 @@ func environmentTable(e *manager.Environment) table {
 		rules: []rule{
 			needOne("base_url", "token_url", "issuer"),
 			atMostOne("token_url", "issuer"),
-			unless(needOne("client_id"), "auth_method", &e.AuthMethod, manager.NoClientAuth), // an assertion or a subject token may say who asks
+			needOne("client_id"),
 			unless(needOne("client_secret", "client_secret_file"), "auth_method", &e.AuthMethod, manager.PrivateKeyJWT, manager.TLSClientAuth, manager.NoClientAuth),
 			atMostOne("client_secret", "client_secret_file"),
 			atMostOne("refresh_token", "refresh_token_file"),
