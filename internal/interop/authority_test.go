@@ -169,6 +169,15 @@ func (a *authority) accepts(t *testing.T, token string) map[string]any {
 	return claims
 }
 
+// knows checks that the server takes an access token for a person's.
+func (a *authority) knows(t *testing.T, person, token string) {
+	t.Helper()
+	var claims map[string]any
+	if status := a.get(t, a.metadata.UserinfoURL, token, &claims); status != http.StatusOK || claims["sub"] != person {
+		t.Errorf("the server answers %d to the token of %s: %v", status, person, claims)
+	}
+}
+
 // refuses checks that the server doesn't accept a token that isn't a JWT any more.
 func (a *authority) refuses(t *testing.T, what, token string) {
 	t.Helper()

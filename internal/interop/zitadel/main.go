@@ -139,6 +139,9 @@ type client struct {
 	method oidc.AuthMethod
 }
 
+// ApplicationType makes any port of loopback one to come back to.
+func (client) ApplicationType() op.ApplicationType { return op.ApplicationTypeNative }
+
 func (c client) AuthMethod() oidc.AuthMethod { return c.method }
 
 func (c client) GrantTypes() []oidc.GrantType {
