@@ -3,13 +3,18 @@ package interop_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/onetoken/onetoken/internal/programs"
+	"github.com/onetoken/onetoken/internal/redistest"
+	"github.com/onetoken/onetoken/manager"
 )
 
 // What clients may be given, and a resource (RFC 8707) whose tokens are JWTs.
@@ -70,7 +75,21 @@ func startOIDCProvider(t *testing.T) *anOIDCProvider {
 
 func TestOIDCProvider(t *testing.T) {
 	p := startOIDCProvider(t)
-	t.Run("by hand", p.byHand)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"by hand", p.byHand},
+		{"client credentials", p.clientCredentials},
+		{"refresh tokens", p.refreshTokens},
+		{"rotation", p.rotation},
+		{"login and logout", p.loginAndLogout},
+		{"login for a resource", p.loginForAResource},
+		{"assertion file", p.assertionFile},
+		{"another issuer", p.anotherIssuer},
+	} {
+		t.Run(test.name, test.run)
+	}
 }
 
 // byHand checks the server itself: what it takes, and what it refuses. Else a test of ours could succeed for no good reason.
@@ -122,4 +141,197 @@ func (p *anOIDCProvider) byHand(t *testing.T) {
 	if s := p.public.ask(t, &p.authority, poll); s.text("refresh_token") == "" {
 		t.Errorf("the device gets %d, %q: %s", s.status, s.text("error"), s.text("error_description"))
 	}
+}
+
+// common is what all environments at the server have in common.
+func (p *anOIDCProvider) common() string {
+	return "issuer: " + p.issuer + "\nca_file: ca.pem"
+}
+
+func (p *anOIDCProvider) clientCredentials(t *testing.T) {
+	var environments []string
+	for _, c := range p.clients {
+		scopes := "scopes: [" + readScope + "]"
+		environments = append(
+			environments,
+			c.environment(c.name, p.common(), c.settings, scopes),
+			c.environment("for-resource-"+c.name, p.common(), c.settings, scopes, "resource: "+resource),
+			c.environment("wrong-"+c.name, p.common(), c.wrong, scopes),
+		)
+	}
+	f := newFleet(t, p.dir, embedded(t), environments...)
+	for _, c := range p.clients {
+		t.Run(c.name, func(t *testing.T) {
+			for _, token := range []string{f.get(t, c.name), f.renewed(t, c.name)} {
+				if claims := p.accepts(t, token); claims["client_id"] != c.id || !scoped(claims, readScope) {
+					t.Errorf("the token is %v", claims)
+				}
+			}
+			if claims := p.accepts(t, f.get(t, "for-resource-"+c.name)); !slices.Equal(audience(claims), []string{resource}) {
+				t.Errorf("the token for a resource is %v", claims)
+			}
+			f.run(t, "", "get", "wrong-"+c.name).fails(t, 4, "wrong-"+c.name, "invalid_client")
+		})
+	}
+}
+
+// Each client has a person log in once, by hand; what comes of it is the seed, or is imported.
+func (p *anOIDCProvider) refreshTokens(t *testing.T) {
+	clients := append(slices.Clone(p.clients), p.public)
+	for _, from := range []string{"refresh_token_file", "grant import"} {
+		t.Run(from, func(t *testing.T) {
+			var environments []string
+			seeds := map[string]string{}
+			for _, c := range clients {
+				seeds[c.name] = p.grant(t, c, url.Values{"scope": {"openid " + readScope}})
+				lines := []string{p.common(), c.settings, "grant: refresh_token"}
+				if from == "refresh_token_file" {
+					write(t, filepath.Join(p.dir, "seed-"+c.name), seeds[c.name]+"\n")
+					lines = append(lines, "refresh_token_file: seed-"+c.name)
+				}
+				environments = append(environments, c.environment(c.name, lines...))
+			}
+			f := newFleet(t, p.dir, embedded(t), environments...)
+			for _, c := range clients {
+				t.Run(c.name, func(t *testing.T) {
+					if from == "grant import" {
+						f.run(t, "", "get", c.name).fails(t, 4, c.name, "onetoken login "+c.name)
+						f.run(t, seeds[c.name]+"\n", "grant", "import", c.name).succeeds(t)
+					}
+					token := f.get(t, c.name)
+					for range 2 {
+						token = f.renewed(t, c.name)
+						if claims := p.accepts(t, token); claims["client_id"] != c.id || claims["sub"] != "alice" {
+							t.Errorf("the token is %v", claims)
+						}
+					}
+					if s := p.refresh(t, c, seeds[c.name]); s.text("error") != "invalid_grant" {
+						t.Errorf("the seed that was spent gets %d %q", s.status, s.text("error"))
+					}
+					p.refuses(t, "a token of a family that was revoked", token)
+					f.run(t, "", "refresh", c.name).fails(t, 4, c.name, "onetoken login "+c.name)
+				})
+			}
+		})
+	}
+}
+
+// The family outlives what a fleet does in weeks: one after the other, and many at once.
+func (p *anOIDCProvider) rotation(t *testing.T) {
+	seed := p.grant(t, p.public, url.Values{"scope": {"openid " + readScope}})
+	redis := redistest.Start(t)
+	f := newFleet(t, p.dir, redis.Addr(), p.public.environment("prod", p.common(), p.public.settings, "grant: refresh_token", "refresh_token: "+seed))
+	var replicas []*manager.Manager
+	for _, name := range []string{"a", "b", "c"} {
+		replicas = append(replicas, f.replica(t, name))
+	}
+	for i := range 50 {
+		if _, err := replicas[0].Refresh(t.Context(), "prod"); err != nil {
+			t.Fatalf("rotation %d: %v", i+1, err)
+		}
+	}
+	for i := range 5 {
+		var group sync.WaitGroup
+		for r, m := range replicas {
+			for range 3 {
+				group.Go(func() {
+					if _, err := m.Refresh(t.Context(), "prod"); err != nil {
+						t.Errorf("round %d of replica %d: %v", i+1, r, err)
+					}
+				})
+			}
+		}
+		group.Wait()
+	}
+	last, err := replicas[1].Refresh(t.Context(), "prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claims := p.accepts(t, bearer(t, last)); claims["sub"] != "alice" {
+		t.Errorf("the last token is %v", claims)
+	}
+	// The server would have ended the family with the first token that was sent twice: it does so now.
+	if s := p.refresh(t, p.public, seed); s.text("error") != "invalid_grant" {
+		t.Errorf("the seed that was spent gets %d %q", s.status, s.text("error"))
+	}
+	_, err = replicas[2].Refresh(t.Context(), "prod")
+	if _, ok := errors.AsType[*manager.LoginError](err); !ok {
+		t.Errorf("once the family is revoked: %v, want a LoginError", err)
+	}
+}
+
+// A person logs in, the fleet has the tokens, and a logout ends them at the server.
+func (p *anOIDCProvider) loginAndLogout(t *testing.T) {
+	browser := func(t *testing.T) func(string, string) {
+		return func(_, address string) { visit(t, p.browser(t), address) }
+	}
+	for _, way := range []struct {
+		name string
+		args []string
+	}{{"browser", []string{"--no-browser"}}, {"device", []string{"--device"}}} {
+		for _, c := range []registration{p.public, p.clients[0], p.clients[1], p.clients[4], p.clients[6]} {
+			t.Run(way.name+"/"+c.name, func(t *testing.T) {
+				f := newFleet(t, p.dir, embedded(t), c.environment("prod", p.common(), c.settings, "grant: refresh_token", "scopes: [openid, "+readScope+"]"))
+				f.login(t, browser(t), append([]string{"prod"}, way.args...)...).succeeds(t)
+				f.get(t, "prod")
+				token := f.renewed(t, "prod")
+				if claims := p.accepts(t, token); claims["client_id"] != c.id || claims["sub"] != "alice" || !scoped(claims, "openid", readScope) {
+					t.Errorf("the token is %v", claims)
+				}
+				f.run(t, "", "logout", "prod").succeeds(t)
+				p.refuses(t, "a token after the logout", token)
+				f.run(t, "", "get", "prod").fails(t, 4, "prod", "onetoken login prod")
+			})
+		}
+	}
+}
+
+// The audience of a login is that of its tokens, refreshed ones, too.
+func (p *anOIDCProvider) loginForAResource(t *testing.T) {
+	f := newFleet(t, p.dir, embedded(t), p.public.environment(
+		"prod", p.common(), p.public.settings, "grant: refresh_token", "scopes: ["+readScope+"]", "resource: ["+resource+"]",
+	))
+	f.login(t, func(_, address string) { visit(t, p.browser(t), address) }, "prod", "--no-browser").succeeds(t)
+	for _, token := range []string{f.get(t, "prod"), f.renewed(t, "prod")} {
+		if claims := p.accepts(t, token); !slices.Equal(audience(claims), []string{resource}) || claims["sub"] != "alice" {
+			t.Errorf("the token is %v", claims)
+		}
+	}
+}
+
+// An assertion is good for one use: whoever keeps the file fresh writes another, and no restart is needed.
+func (p *anOIDCProvider) assertionFile(t *testing.T) {
+	c := p.clients[2]
+	path := filepath.Join(p.dir, "assertion.jwt")
+	assert := func() { write(t, path, c.form(t, &p.authority).Get("client_assertion")+"\n") }
+	assert()
+	f := newFleet(t, p.dir, embedded(t), c.environment("prod", p.common(), "auth_method: private_key_jwt\nclient_assertion_file: assertion.jwt"))
+	m := f.replica(t, "a")
+	first, err := m.Token(t.Context(), "prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Refresh(t.Context(), "prod"); err == nil {
+		t.Error("the server takes an assertion twice")
+	}
+	assert()
+	second, err := m.Refresh(t.Context(), "prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.accepts(t, bearer(t, second))
+	if second.Version <= first.Version {
+		t.Errorf("version %v after %v", second.Version, first.Version)
+	}
+}
+
+// Whoever answers in another's name isn't asked for a token.
+func (p *anOIDCProvider) anotherIssuer(t *testing.T) {
+	c := p.clients[0]
+	alias := strings.Replace(p.issuer, "127.0.0.1", "localhost", 1)
+	f := newFleet(t, p.dir, embedded(t), c.environment("prod", "issuer: "+alias, "ca_file: ca.pem", c.settings))
+	f.run(t, "", "get", "prod").fails(t, 4, "prod", "issuer", p.issuer)
+	// Nor is one whose certificate nobody vouches for.
+	f = newFleet(t, p.dir, embedded(t), c.environment("prod", "issuer: "+p.issuer, c.settings))
+	f.run(t, "", "get", "prod").fails(t, 4, "prod", "certificate")
 }
