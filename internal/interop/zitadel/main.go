@@ -190,7 +190,7 @@ func (s *server) VerifyExchangeSubjectToken(_ context.Context, token string, kin
 	if kind != oidc.JWTTokenType {
 		return "", "", nil, errors.New("no such token")
 	}
-	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA})
 	if err != nil {
 		return "", "", nil, err
 	}
