@@ -103,6 +103,20 @@ func (e *EndpointError) Error() string {
 
 func (e *EndpointError) Unwrap() error { return e.Err }
 
+// A LoginError says that there is no refresh token that can be used, until a person brings one: by "onetoken login", "onetoken
+// grant import" or [Manager.ImportGrant]. An *[EndpointError] is in its chain where the endpoint has just said so.
+type LoginError struct {
+	Environment string
+	Reason      string
+	Err         error // nil where it is read from Redis
+}
+
+func (e *LoginError) Error() string {
+	return fmt.Sprintf("onetoken: %s: a person must log in: %s (onetoken login, or onetoken grant import)", e.Environment, e.Reason)
+}
+
+func (e *LoginError) Unwrap() error { return e.Err }
+
 // A WaitError says what a caller was waiting for when its context ended. It wraps the context's cause.
 type WaitError struct {
 	Environment string

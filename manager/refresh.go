@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/onetoken/onetoken/internal/jitter"
@@ -55,6 +56,8 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 			e.holdBack(failure, failure.Attempt)
 		}
 		return f.failAsRead(v.sent, failure, failure.Version, failure.RetryAfter)
+	case stepLogin:
+		return f.failAsRead(v.sent, e.loginError(d.reason, nil), 0, learnt)
 	case stepHoldBack:
 		return f.failAsRead(v.sent, v.local.err.after(v.localPause), 0, v.localPause)
 	case stepYield:
@@ -85,6 +88,10 @@ func whoRefreshes(r *store.Record) string {
 	if r.Lock != nil {
 		return holder(r.Lock.Holder)
 	}
+	if r.Grant != nil && r.Grant.Taken != 0 {
+		name, _, _ := strings.Cut(r.Grant.TakenBy, "|")
+		return "the outcome of the refresh token's use by " + cmp.Or(name, "somebody without a name")
+	}
 	return "a token of another configuration to be old enough"
 }
 
@@ -101,6 +108,7 @@ func (f *flight) waits(what string) {
 // view gathers what decide looks at.
 func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e := f.env
+	credential, seed := e.credential(), e.seed() // they look at files
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
@@ -116,7 +124,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		f.above = r.Token.Version
 	}
 	return view{
-		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential,
+		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: credential,
 		above:        f.above,
 		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
@@ -125,6 +133,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		local:        e.local,
 		localPause:   e.local.until - now,
 		replaceAfter: e.conflict.wait(now),
+		grant:        e.grantViewLocked(seed),
 	}
 }
 
@@ -202,7 +211,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	e := f.env
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
-	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
+	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}

@@ -63,6 +63,10 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 		e.dropped, e.rejected = 0, 0 // Redis lost its history: its invalidations are gone, what was replaced may be back
 	}
 	e.dropLocked(r.Mark.Dropped)
+	if g := r.Grant; g != nil && e.local.err != nil && e.local.err.Version != 0 && g.Version > e.local.err.Version {
+		e.local = local{} // somebody has logged in since this replica was refused
+		e.noteBackoff(0)
+	}
 	if r.TokenErr != nil {
 		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
 	}
@@ -139,8 +143,11 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 // notLost is for [Env.publishLocked]: whatever is known here, Redis's history isn't in question.
 func notLost(*snapshot) bool { return false }
 
-// tellLocked wakes all who wait for a token that can be used.
+// tellLocked wakes all who wait for a token that can be used, and those who listen.
 func (e *Env) tellLocked() {
+	for l := range e.listeners {
+		l.poke()
+	}
 	if e.news != nil {
 		close(e.news)
 		e.news = nil

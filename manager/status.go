@@ -74,7 +74,7 @@ func (m *Manager) Status(ctx context.Context, env string) (Status, error) {
 	if err != nil {
 		return Status{}, &RedisError{Environment: env, Err: err}
 	}
-	return describe(env, r, e.policy, e.fingerprint), nil
+	return describe(env, r, e.policy, e.fingerprint, e.loginReason(r)), nil
 }
 
 // StatusOf describes a record of env that somebody else has read: as Status does where env is configured here, else as the
@@ -84,7 +84,7 @@ func (m *Manager) StatusOf(env string, r *store.Record) Status {
 	if err != nil {
 		return StatusOf(env, r)
 	}
-	return describe(env, r, e.policy, e.fingerprint)
+	return describe(env, r, e.policy, e.fingerprint, e.loginReason(r))
 }
 
 // StatusOf describes a record whose environment isn't configured here: by the default policy, and without knowing
@@ -94,16 +94,21 @@ func StatusOf(env string, r *store.Record) Status {
 	if err != nil {
 		panic(err) // the defaults are valid
 	}
-	return describe(env, r, p, "")
+	return describe(env, r, p, "", grantView{used: true}.refusal(r.Grant))
 }
 
-func describe(env string, r *store.Record, p Policy, fingerprint string) Status {
+// describe makes a status of r. login says why a person must log in, "" where none must.
+func describe(env string, r *store.Record, p Policy, fingerprint, login string) Status {
 	s := Status{Environment: env, ReadAt: r.Now}
 	if r.Lock != nil {
 		s.Lock = LockStatus{Holder: some(r.Lock.Holder), TTL: Milliseconds(max(r.Lock.TTL, 0))}
 	}
 	if f := r.Failure; f != nil && (r.Token == nil || f.Version > r.Token.Version) {
 		s.Failure = FailureStatus{Code: some(f.Code), Status: some(f.Status), Message: some(f.Message), Attempt: some(f.Attempt), RetryAt: some(f.RetryAt)}
+	}
+	if g := r.Grant; g != nil && login != "" && g.Refused != 0 && g.Reason != store.ReasonLogout && (r.Token == nil || g.Refused > r.Token.Version) {
+		s.Failure.Code, s.Failure.Message = some(g.Reason), some("a person must log in: "+login)
+		s.Failure.RetryAt = nil // nobody tries
 	}
 	verdict := judge(r, p, fingerprint)
 	s.Usable = verdict == usable
@@ -115,6 +120,9 @@ func describe(env string, r *store.Record, p Policy, fingerprint string) Status 
 		reason := verdict.String()
 		if e, ok := errors.AsType[*store.UnreadableError](r.TokenErr); ok {
 			reason += ": " + e.Reason
+		}
+		if login != "" {
+			reason += "; a person must log in: " + login
 		}
 		s.Reason = &reason
 	}

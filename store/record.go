@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type Record struct {
 	Mark     Mark
 	Failure  *Failure // nil where there is none or it is unreadable
 	Lock     *Lock    // nil where nobody holds it
+	Grant    *Grant   // nil where there is none
 
 	tokenRaw, failureRaw string // the versions as they stand in Redis, for Issue to compare
 }
@@ -68,16 +70,36 @@ const (
 	fieldRetryAt    = "retry_at"
 	fieldReportedBy = "reported_by"
 	fieldCredential = "credential"
+
+	fieldRefreshToken = "refresh_token"
+	fieldObtainedAt   = "obtained_at"
+	fieldSeed         = "seed"
+	fieldClient       = "client"
+	fieldTaken        = "taken"
+	fieldTakenBy      = "taken_by"
+	fieldTakenUntil   = "taken_until"
+	fieldRefused      = "refused"
+	fieldReason       = "reason"
 )
 
-// readArgs are the arguments of the read script: the number of the token's fields, their names, the failure's.
-var readArgs = []any{
-	9,
-	fieldAccessToken, fieldTokenType, fieldScope, fieldIssuedAt, fieldExpiresAt, fieldVersion, fieldRefreshedBy,
-	fieldTookMS, fieldConfig,
-	fieldCode, fieldStatus, fieldMessage, fieldAttempt, fieldFailedAt, fieldRetryAt, fieldVersion, fieldReportedBy,
-	fieldConfig, fieldCredential,
-}
+// The fields that are read of each hash.
+var (
+	tokenFields = []any{
+		fieldAccessToken, fieldTokenType, fieldScope, fieldIssuedAt, fieldExpiresAt, fieldVersion, fieldRefreshedBy,
+		fieldTookMS, fieldConfig,
+	}
+	failureFields = []any{
+		fieldCode, fieldStatus, fieldMessage, fieldAttempt, fieldFailedAt, fieldRetryAt, fieldVersion, fieldReportedBy,
+		fieldConfig, fieldCredential,
+	}
+	// Never the refresh token: it is given to the one who is about to use it.
+	grantFields = []any{
+		fieldVersion, fieldObtainedAt, fieldSeed, fieldClient, fieldTaken, fieldTakenBy, fieldTakenUntil, fieldRefused, fieldReason,
+	}
+)
+
+// readArgs are the arguments of the read script: of token and failure the number of fields and their names, then the grant's.
+var readArgs = slices.Concat([]any{len(tokenFields)}, tokenFields, []any{len(failureFields)}, failureFields, grantFields)
 
 // Read returns all there is of env, in one round trip. What is unreadable is no error: it is missing from the record.
 // The only errors are those of the client, as a *[StatusError].
@@ -91,10 +113,10 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 }
 
 // readReply is the number of elements of the read script's reply.
-const readReply = 8
+const readReply = 10
 
 // read are the keys of the read script.
-func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lock} }
+func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lock, k.Grant} }
 
 // decode reads a reply of the read script.
 func (s *Store) decode(env string, reply []any) *Record {
@@ -106,7 +128,7 @@ func (s *Store) decode(env string, reply []any) *Record {
 		Mark: Mark{Version(number(mark, 0)), Version(number(mark, 1)), Version(number(mark, 2))},
 		Lock: decodeLock(text(reply, 6), number(reply, 7)),
 	}
-	token := fields{raw: list(reply, 1), names: readArgs[1:10], now: now}
+	token := fields{raw: list(reply, 1), names: tokenFields, now: now}
 	r.tokenRaw = token.text(fieldVersion)
 	r.TTL = milliseconds(number(reply, 2))
 	if !token.missing() {
@@ -120,11 +142,12 @@ func (s *Store) decode(env string, reply []any) *Record {
 	if r.Token == nil {
 		r.TTL = 0
 	}
-	failure := fields{raw: list(reply, 4), names: readArgs[10:], now: now}
+	failure := fields{raw: list(reply, 4), names: failureFields, now: now}
 	r.failureRaw = failure.text(fieldVersion)
 	if !failure.missing() && number(reply, 5) > 0 {
 		r.Failure = decodeFailure(failure) // an unreadable one binds nobody and is replaced by the next
 	}
+	r.Grant = s.decodeGrant(env, fields{raw: list(reply, 8), names: grantFields, now: now}, milliseconds(number(reply, 9)))
 	return r
 }
 

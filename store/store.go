@@ -7,6 +7,7 @@
 // For a namespace N (default "onetoken") and an environment "prod" the keys are
 //
 //	N:{prod}:token    hash    the token; its TTL is the token's remaining life
+//	N:{prod}:grant    hash    the refresh token, where one is used
 //	N:{prod}:mark     hash    issued, stored, dropped: the versions that order the writes
 //	N:{prod}:failure  hash    the last failure, while it is remembered
 //	N:{prod}:lock     string  the lease, "<replica>|<random>" (written by package lock)
@@ -163,25 +164,29 @@ func (e *StatusError) Unwrap() error { return e.Err }
 //go:embed lua/*.lua
 var lua embed.FS
 
-func script(name string) *redis.Script {
-	common, err := lua.ReadFile("lua/common.lua")
-	if err != nil {
-		panic(err) // embedded: cannot fail
+// script makes one of files, the first of which are shared.
+func script(names ...string) *redis.Script {
+	var source strings.Builder
+	for _, name := range append([]string{"common"}, names...) {
+		part, err := lua.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			panic(err) // embedded: cannot fail
+		}
+		source.Write(part)
 	}
-	own, err := lua.ReadFile("lua/" + name + ".lua")
-	if err != nil {
-		panic(err)
-	}
-	return redis.NewScript(string(common) + string(own))
+	return redis.NewScript(source.String())
 }
 
 // A redis.Script is immutable once made and safe for concurrent use.
 var (
 	readScript       = script("read")
-	issueScript      = script("issue")
-	putScript        = script("put")
-	failScript       = script("fail")
+	issueScript      = script("grants", "issue")
+	putScript        = script("grants", "put")
+	failScript       = script("grants", "fail")
 	invalidateScript = script("invalidate")
+	keepScript       = script("grants", "keep")
+	nextScript       = script("next")
+	adoptScript      = script("grants", "adopt")
 )
 
 // run runs a script about env under the call's own deadline and returns its reply, an array of at least n elements.
