@@ -29,6 +29,9 @@ type authority struct {
 		RevocationURL    string `json:"revocation_endpoint"`
 		KeysURL          string `json:"jwks_uri"`
 		UserinfoURL      string `json:"userinfo_endpoint"`
+		Aliases          struct {
+			TokenURL string `json:"token_endpoint"`
+		} `json:"mtls_endpoint_aliases"` // where certificates are asked for
 	}
 	keys struct{ Keys []struct{ Kid, N, E string } }
 }
@@ -137,12 +140,6 @@ func (*authority) do(t *testing.T, client *http.Client, req *http.Request, answe
 		}
 	}
 	return resp.StatusCode
-}
-
-// token asks for a token by hand.
-func (a *authority) token(t *testing.T, client *http.Client, form url.Values, basic ...string) said {
-	t.Helper()
-	return a.post(t, client, a.metadata.TokenURL, form, basic...)
 }
 
 // introspect returns what the server says of a token (RFC 7662), whose member "active" is true of one that it accepts.

@@ -181,21 +181,30 @@ func (p *anOIDCProvider) refreshTokens(t *testing.T) {
 	for _, from := range []string{"refresh_token_file", "grant import"} {
 		t.Run(from, func(t *testing.T) {
 			var environments []string
+			environment := func(name string, c registration, lines ...string) {
+				environments = append(environments, c.environment(name, append(lines, p.common(), "grant: refresh_token")...))
+			}
 			seeds := map[string]string{}
 			for _, c := range clients {
 				seeds[c.name] = p.grant(t, c, url.Values{"scope": {"openid " + readScope}})
-				lines := []string{p.common(), c.settings, "grant: refresh_token"}
 				if from == "refresh_token_file" {
 					write(t, filepath.Join(p.dir, "seed-"+c.name), seeds[c.name]+"\n")
-					lines = append(lines, "refresh_token_file: seed-"+c.name)
+					environment(c.name, c, c.settings, "refresh_token_file: seed-"+c.name)
+					continue
 				}
-				environments = append(environments, c.environment(c.name, lines...))
+				environment(c.name, c, c.settings)
+				if c.wrong != "" {
+					environment("wrong-"+c.name, c, c.wrong)
+				}
 			}
 			f := newFleet(t, p.dir, embedded(t), environments...)
 			for _, c := range clients {
 				t.Run(c.name, func(t *testing.T) {
 					if from == "grant import" {
-						f.run(t, "", "get", c.name).fails(t, 4, c.name, "onetoken login "+c.name)
+						f.run(t, "", "get", c.name).fails(t, 4, c.name, "must log in", "onetoken login")
+						if c.wrong != "" { // which doesn't spend it
+							f.run(t, seeds[c.name]+"\n", "grant", "import", "wrong-"+c.name).fails(t, 4, c.name, "invalid_client")
+						}
 						f.run(t, seeds[c.name]+"\n", "grant", "import", c.name).succeeds(t)
 					}
 					token := f.get(t, c.name)
@@ -209,7 +218,7 @@ func (p *anOIDCProvider) refreshTokens(t *testing.T) {
 						t.Errorf("the seed that was spent gets %d %q", s.status, s.text("error"))
 					}
 					p.refuses(t, "a token of a family that was revoked", token)
-					f.run(t, "", "refresh", c.name).fails(t, 4, c.name, "onetoken login "+c.name)
+					f.run(t, "", "refresh", c.name).fails(t, 4, c.name, "must log in", "onetoken login")
 				})
 			}
 		})
@@ -225,10 +234,16 @@ func (p *anOIDCProvider) rotation(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		replicas = append(replicas, f.replica(t, name))
 	}
+	seen := map[string]bool{}
 	for i := range 50 {
-		if _, err := replicas[0].Refresh(t.Context(), "prod"); err != nil {
+		token, err := replicas[0].Refresh(t.Context(), "prod")
+		if err != nil {
 			t.Fatalf("rotation %d: %v", i+1, err)
 		}
+		seen[bearer(t, token)] = true
+	}
+	if len(seen) != 50 {
+		t.Errorf("%d tokens of 50 rotations", len(seen))
 	}
 	for i := range 5 {
 		var group sync.WaitGroup
@@ -271,6 +286,7 @@ func (p *anOIDCProvider) loginAndLogout(t *testing.T) {
 	}{{"browser", []string{"--no-browser"}}, {"device", []string{"--device"}}} {
 		for _, c := range []registration{p.public, p.clients[0], p.clients[1], p.clients[4], p.clients[6]} {
 			t.Run(way.name+"/"+c.name, func(t *testing.T) {
+				t.Parallel() // a device asks once a second
 				f := newFleet(t, p.dir, embedded(t), c.environment("prod", p.common(), c.settings, "grant: refresh_token", "scopes: [openid, "+readScope+"]"))
 				f.login(t, browser(t), append([]string{"prod"}, way.args...)...).succeeds(t)
 				f.get(t, "prod")
@@ -280,7 +296,7 @@ func (p *anOIDCProvider) loginAndLogout(t *testing.T) {
 				}
 				f.run(t, "", "logout", "prod").succeeds(t)
 				p.refuses(t, "a token after the logout", token)
-				f.run(t, "", "get", "prod").fails(t, 4, "prod", "onetoken login prod")
+				f.run(t, "", "get", "prod").fails(t, 4, "prod", "must log in", "onetoken login")
 			})
 		}
 	}

@@ -30,20 +30,20 @@ type registration struct {
 // ask asks for a token as the client, by hand.
 func (c registration) ask(t *testing.T, a *authority, form url.Values) said {
 	t.Helper()
-	client := a.client
+	client, target := a.client, a.metadata.TokenURL
 	if c.certificate != nil {
 		transport := client.Transport.(*http.Transport).Clone()
 		// Certificates are only shown to servers that name their issuer among those they know.
 		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.certificate, nil }
 		defer transport.CloseIdleConnections()
-		client = &http.Client{Transport: transport}
+		client, target = &http.Client{Transport: transport}, a.metadata.Aliases.TokenURL
 	}
 	all := url.Values{}
 	maps.Copy(all, form)
 	if c.form != nil {
 		maps.Copy(all, c.form(t, a))
 	}
-	return a.token(t, client, all, c.basic...)
+	return a.post(t, client, target, all, c.basic...)
 }
 
 // bySecret returns clients with a secret, in a Basic header and in the form.

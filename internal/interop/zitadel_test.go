@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/onetoken/onetoken/internal/programs"
@@ -226,7 +225,7 @@ func (z *aZitadel) machines(t *testing.T) {
 			}
 			f := newFleet(t, z.dir, embedded(t), c.by.environment("prod", z.common(), scopes, c.settings), c.by.environment("wrong", z.common(), scopes, c.wrong))
 			for _, token := range []string{f.get(t, "prod"), f.renewed(t, "prod")} {
-				if claims := z.accepts(t, token); claims["sub"] != c.sub || !slices.Contains(audience(claims), "api") {
+				if claims := z.accepts(t, token); claims["sub"] != c.sub || !scoped(claims, "openid") {
 					t.Errorf("the token is %v", claims)
 				}
 			}
@@ -286,7 +285,7 @@ func (z *aZitadel) people(t *testing.T) {
 				if status := z.get(t, z.metadata.UserinfoURL, token, &map[string]any{}); status == http.StatusOK {
 					t.Error("the server accepts a token after the logout")
 				}
-				f.run(t, "", "get", "prod").fails(t, 4, "prod", "onetoken login prod")
+				f.run(t, "", "get", "prod").fails(t, 4, "prod", "must log in", "onetoken login")
 			})
 		}
 	}

@@ -1,6 +1,7 @@
 // An authorization server with oidc-provider: node server.mjs < config.json, where the configuration is one line with the
 // registered clients and, in PEM, the server's key and certificate and the authority of clients' certificates. It prints
 // {"issuer": URL} once it listens, and ends with its stdin. Everyone who logs in is alice, and agrees to everything.
+// Certificates are asked for at another port alone, which the metadata names (RFC 8705 §5).
 import { generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { createServer } from 'node:https';
 import { createInterface } from 'node:readline';
@@ -12,15 +13,17 @@ const config = JSON.parse(await new Promise((resolve) => { lines.once('line', re
 lines.once('close', () => process.exit(0));
 
 const certificate = (ctx) => {
-  const raw = ctx.socket.getPeerCertificate(true)?.raw;
+  const { raw } = ctx.socket.getPeerCertificate();
   return raw && new X509Certificate(raw);
 };
 
-const server = createServer({
-  key: config.key, cert: config.cert, ca: config.clientCA, requestCert: true, rejectUnauthorized: false,
-});
-await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-const issuer = `https://127.0.0.1:${server.address().port}`;
+async function listen(options) {
+  const server = createServer({ key: config.key, cert: config.cert, ...options });
+  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  return { server, url: `https://127.0.0.1:${server.address().port}` };
+}
+const { server, url: issuer } = await listen();
+const mutual = await listen({ ca: config.clientCA, requestCert: true, rejectUnauthorized: false });
 
 const signingKey = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' });
 const apiScopes = 'campaigns.read campaigns.write';
@@ -33,6 +36,13 @@ const provider = new Provider(issuer, {
   clientAuthMethods: [
     'client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth', 'none',
   ],
+  discovery: {
+    mtls_endpoint_aliases: {
+      token_endpoint: `${mutual.url}/token`,
+      revocation_endpoint: `${mutual.url}/token/revocation`,
+      device_authorization_endpoint: `${mutual.url}/device/auth`,
+    },
+  },
   pkce: { required: () => true },
   rotateRefreshToken: true,
   issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
@@ -74,10 +84,13 @@ const provider = new Provider(issuer, {
   },
 });
 
-// The person: logs in and agrees at once.
+// The person: logs in and agrees at once, and a device needn't wait for long to hear of it.
 provider.use(async (ctx, next) => {
   if (!ctx.path.startsWith('/interaction/')) {
     await next();
+    if (ctx.body?.device_code) {
+      ctx.body = { ...ctx.body, interval: 1 };
+    }
     return;
   }
   const { params } = await provider.interactionDetails(ctx.req, ctx.res);
@@ -93,4 +106,5 @@ provider.use(async (ctx, next) => {
 });
 
 server.on('request', provider.callback());
+mutual.server.on('request', provider.callback());
 console.log(JSON.stringify({ issuer }));

@@ -139,8 +139,10 @@ type client struct {
 	method oidc.AuthMethod
 }
 
-// ApplicationType makes any port of loopback one to come back to.
-func (client) ApplicationType() op.ApplicationType { return op.ApplicationTypeNative }
+// RedirectURIGlobs makes any port of loopback one to come back to, for a client with a secret, too.
+func (client) RedirectURIGlobs() []string { return []string{"http://127.0.0.1:*/callback"} }
+
+func (client) PostLogoutRedirectURIGlobs() []string { return nil }
 
 func (c client) AuthMethod() oidc.AuthMethod { return c.method }
 
