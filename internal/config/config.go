@@ -30,10 +30,12 @@ type File struct {
 	Namespace    string // "" means the default, as in manager.Config
 	Replica      string // the same
 	Environments map[string]manager.Environment
+	Sealing      Sealing
 	Agent        Agent // for onetoken serve
 
-	SecretFiles []string // the files with secrets that it names
-	Literals    []string // the settings whose secrets stand in the file itself, in no variable and no other file
+	SecretFiles []string        // the files with secrets that it names
+	Literals    []string        // the settings whose secrets stand in the file itself, in no variable and no other file
+	Secrets     []secret.Secret // all that the file, its variables and the files that were read hold; those in a Redis URL are a part of it
 
 	lines map[string]int // where each setting stands, by its path ("environments.prod.lease")
 }
@@ -44,6 +46,8 @@ type Error struct {
 	Line    int    // 0 where it is about the whole file
 	Setting string // "environments.prod.lease"; "" where the file isn't even YAML
 	Err     error
+
+	Others []*Error // what else is wrong with the file; none of it is in the text
 }
 
 func (e *Error) Error() string {
@@ -123,23 +127,17 @@ func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File,
 	}
 	d := &decoder{file: path, lookup: lookup, lines: map[string]int{}}
 	f := &File{Path: path, lines: d.lines}
-	if root != nil {
-		d.at(root, root.Line, "").fields(map[string]func(value){
-			"redis":        into(&f.Redis, value.redis),
-			"namespace":    into(&f.Namespace, value.name),
-			"replica":      into(&f.Replica, value.text),
-			"environments": into(&f.Environments, value.environments),
-			"agent":        into(&f.Agent, value.agent),
-		})
-		d.checkClients(f)
+	if root == nil {
+		return nil, &Error{File: path, Setting: "environments", Err: errors.New("missing")}
 	}
-	if d.err == nil && f.Environments == nil {
-		d.err = &Error{File: path, Setting: "environments", Err: errors.New("missing")}
+	d.at(root, root.Line, "").fill(fileTable(f))
+	d.checkClients(f)
+	if len(d.errs) > 0 {
+		first := d.errs[0]
+		first.Others = d.errs[1:]
+		return nil, first
 	}
-	if d.err != nil {
-		return nil, d.err
-	}
-	f.SecretFiles, f.Literals = d.secretFiles, d.literals
+	f.SecretFiles, f.Literals, f.Secrets = d.secretFiles, d.literals, d.secrets
 	return f, nil
 }
 
@@ -219,9 +217,16 @@ func (f *File) locate(err error) error {
 	}
 	located.Line = f.lines[located.Setting]
 	// The message begins with the setting, or settings, that it is about.
-	names, rest, _ := strings.Cut(wrong.Err.Error(), ": ")
+	names, rest, ok := strings.Cut(wrong.Err.Error(), ": ")
+	if !ok {
+		names, rest, _ = strings.Cut(wrong.Err.Error(), " ") // "client_id is missing"
+	}
 	for name := range strings.SplitSeq(names, ", ") {
-		for _, candidate := range []string{name, standIns[name]} {
+		candidates := append([]string{name}, standIns[name]...)
+		for whole, nested := cutLast(name); nested; whole, nested = cutLast(whole) {
+			candidates = append(candidates, whole)
+		}
+		for _, candidate := range candidates {
 			setting := join(located.Setting, candidate)
 			if line := f.lines[setting]; line > 0 && candidate != "" {
 				located.Setting, located.Line, located.Err = setting, line, errors.New(rest)
@@ -229,8 +234,24 @@ func (f *File) locate(err error) error {
 			}
 		}
 	}
+	first, _, _ := strings.Cut(names, ", ")
+	if _, ok := environmentTable(new(manager.Environment)).find(first); ok && located.Line > 0 && !strings.HasPrefix(rest, "or ") {
+		located.Setting, located.Err = join(located.Setting, first), errors.New(rest) // it isn't there: the line is the environment's
+	}
 	return located
 }
 
-// standIns are the settings that the manager names otherwise than the file.
-var standIns = map[string]string{"token_url": "base_url", "params": "secret_params"}
+// cutLast cuts a setting's name at its last dot: "assertion.claims" is a part of "assertion".
+func cutLast(name string) (whole string, ok bool) {
+	i := strings.LastIndexByte(name, '.')
+	return name[:max(i, 0)], i > 0
+}
+
+// standIns are the settings that the manager names otherwise than the file: one of several that end up in one place.
+var standIns = map[string][]string{
+	"token_url":     {"base_url", "issuer"},
+	"params":        {"secret_params"},
+	"headers":       {"secret_headers"},
+	"client_secret": {"client_secret_file"},
+	"refresh_token": {"refresh_token_file"},
+}
