@@ -328,3 +328,5 @@ func TestBadKeysAreErrorsThatNameSettingAndFile(t *testing.T) {
 }
 
 const allAlgorithms = "ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512"
+
+var p256Other = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
