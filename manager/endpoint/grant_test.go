@@ -92,9 +92,8 @@ func TestJWTBearerSignsAnAssertion(t *testing.T) {
 					Claims: map[string]any{"https://x.example/roles": []string{"r"}, "n": 1234567890123},
 				}
 			},
-			map[string]any{
-				"iss": "i", "sub": "s", "aud": "a", "https://x.example/roles": []any{"r"}, "n": 1234567890123.0,
-			}, 3600,
+			map[string]any{"iss": "i", "sub": "s", "aud": "a", "https://x.example/roles": []any{"r"}, "n": 1234567890123.0},
+			3600,
 		},
 		{
 			"a service account", func(c *endpoint.Config) {
@@ -250,6 +249,10 @@ func TestAGrantIsAskedByItsOwnMethod(t *testing.T) {
 	_, refreshErr := client.Refresh(t.Context(), secret.New("rt"))
 	c.Grant = endpoint.RefreshToken
 	_, fetchErr := must(endpoint.New(c)).Fetch(t.Context())
+	_, emptyErr := must(endpoint.New(c)).Refresh(t.Context(), secret.Secret{})
+	if emptyErr == nil || emptyErr.Error() != "token endpoint: invalid_grant: there is no refresh token" {
+		t.Errorf("Refresh with nothing: %v", emptyErr)
+	}
 	for name, err := range map[string]error{"Refresh with client_credentials": refreshErr, "Fetch with refresh_token": fetchErr} {
 		if failed, ok := errors.AsType[*endpoint.Error](err); !ok || !failed.Refused() || !strings.Contains(err.Error(), "grant ") {
 			t.Errorf("%s: %v; want a refusal that names the grant", name, err)

@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -99,9 +100,7 @@ func jwk(t *testing.T, private crypto.Signer, members map[string]string) string 
 			"x": base64.RawURLEncoding.EncodeToString(k.Public().(ed25519.PublicKey)),
 		}
 	}
-	for name, value := range members {
-		m[name] = value
-	}
+	maps.Copy(m, members)
 	return string(must(json.Marshal(m)))
 }
 
