@@ -101,7 +101,8 @@ func TestJWTBearerSignsAnAssertion(t *testing.T) {
 				c.AuthMethod, c.ClientID, c.ClientSecret = endpoint.NoClientAuth, "", secret.Secret{}
 				c.Scopes = []string{"a", "b"}
 			},
-			map[string]any{"iss": "me@project.example", "aud": "", "scope": "a b"}, 300,
+			map[string]any{"iss": "me@project.example", "aud": "", "scope": "a b"},
+			300,
 		},
 		{
 			"a service account for a user", func(c *endpoint.Config) {
@@ -110,7 +111,8 @@ func TestJWTBearerSignsAnAssertion(t *testing.T) {
 				c.Scopes = []string{"a"}
 				c.Assertion = endpoint.Assertion{Subject: "you@example", Claims: map[string]any{"scope": "c"}}
 			},
-			map[string]any{"iss": "me@project.example", "sub": "you@example", "aud": "", "scope": "c"}, 300,
+			map[string]any{"iss": "me@project.example", "sub": "you@example", "aud": "", "scope": "c"},
+			300,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
