@@ -438,9 +438,10 @@ func (a *attempt) localAttempt() int {
 
 // holdBack keeps this replica from the endpoint, and nobody else.
 func (e *Env) holdBack(err *EndpointError, attempt int) {
+	credential := e.credential()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err}
+	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err, credential: credential}
 	e.noteBackoff(e.local.until)
 }
 

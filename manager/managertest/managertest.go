@@ -113,7 +113,8 @@ func agree(o Options) Options {
 	env, end := &o.Environment, &o.Endpoint
 	env.ClientID = cmp.Or(env.ClientID, end.ClientID, "test-client")
 	end.ClientID = cmp.Or(end.ClientID, env.ClientID)
-	if env.ClientSecret.IsEmpty() {
+	bySecret := env.AuthMethod == "" || env.AuthMethod == manager.ClientSecretBasic || env.AuthMethod == manager.ClientSecretPost
+	if env.ClientSecret.IsEmpty() && env.ClientSecretFile == "" && bySecret {
 		env.ClientSecret = manager.NewSecret(cmp.Or(end.ClientSecret, "test-secret"))
 	}
 	end.ClientSecret = cmp.Or(end.ClientSecret, env.ClientSecret.Reveal())
