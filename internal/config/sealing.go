@@ -49,7 +49,7 @@ func (f *File) Codec(logger *slog.Logger) (store.Codec, error) {
 	var keys *seal.File
 	keys, err := seal.Open(s.KeyringFile, seal.FileOptions{AcceptUnsealed: s.AcceptUnsealed, Reloaded: func(err error) {
 		if err != nil {
-			logger.Error("the keyring has changed and can't be used: the keys that were read before stay", "outcome", "reload_failed", "error", err)
+			logger.Warn("the keyring has changed and can't be used: the keys that were read before stay", "outcome", "reload_failed", "error", err)
 		} else {
 			logger.Info("the keyring was read again", "outcome", "reloaded", "key", keys.SealingKey())
 		}

@@ -30,7 +30,8 @@ const prefix = "sealed1."
 // formats matches the beginning of what this or a later version has sealed. No access token begins so by chance.
 var formats = regexp.MustCompile(`^sealed[0-9]+\.`)
 
-// IsSealed reports whether value looks like one that was sealed, with whatever key and format.
+// IsSealed reports whether value looks like one that was sealed, with whatever key and format. "sealed0." is for the codecs of
+// others: who has no keys then takes their values for what they are.
 func IsSealed(value []byte) bool { return formats.Match(value) }
 
 // encoding has one text for each value, as far as it goes: it passes over line breaks, which decode doesn't.
