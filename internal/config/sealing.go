@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/store"
 	"github.com/onetoken/onetoken/store/seal"
 )
@@ -34,7 +35,7 @@ func (v value) keyringPath() string {
 		return ""
 	}
 	if _, err := seal.Open(path, seal.FileOptions{}); err != nil {
-		v.fail("%s: %w", v.quote(), errors.Unwrap(err)) // the setting says which file
+		v.fail("%q: %w", printable.Line(v.node.Value, 200), errors.Unwrap(err)) // without the path that it has, too
 	}
 	return path
 }

@@ -16,7 +16,7 @@ import (
 
 // parseIn parses a valid file in a folder, with a section at its end.
 func parseIn(dir, section string) (*config.File, error) {
-	return config.Parse(filepath.Join(dir, "onetoken.yaml"), []byte(prod("")+"\n"+section+"\n"), lookup)
+	return config.Parse(filepath.Join(dir, "onetoken.yaml"), []byte(prod("client_secret: x")+"\n"+section+"\n"), lookup)
 }
 
 func TestTheKeyringIsTheCodec(t *testing.T) {
@@ -72,7 +72,7 @@ func TestSealingErrors(t *testing.T) {
 		"sealing: {keyring_file: .}":                             `sealing.keyring_file: ".": no regular file`,
 		"sealing: {accept_unsealed: true}":                       `sealing.keyring_file: missing`,
 		"sealing: {keyring_file: short, accept_unsealed: maybe}": `sealing.`,
-		"sealing: {keyring: short}":                              `sealing.keyring: unknown setting; did you mean keyring_file?`,
+		"sealing: {keyring_fil: short}":                          `sealing.keyring_fil: unknown setting; did you mean keyring_file?`,
 		"sealing: {}":                                            `sealing: empty`,
 	} {
 		_, err := parseIn(dir, section)
