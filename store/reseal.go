@@ -86,7 +86,7 @@ func (s *Store) oneSeal(ctx context.Context, codec KeyCodec, env, key, field str
 		var opened []byte
 		opened, found.Err = s.open(env, field, version, value)
 		if found.Err != nil || !anew || id == codec.SealingKey() {
-			return found, nil
+			return found, nil //nolint:nilerr // found has it: the others are looked at all the same
 		}
 		sealed, err := codec.Encrypt(opened, s.associatedData(env, field, version))
 		if err != nil {
