@@ -236,6 +236,25 @@ func TestAListenerHearsOfTokensFetchedAlone(t *testing.T) {
 	})
 }
 
+func TestAListenerHearsOfATokenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stepped atomic.Int64
+		_, e := listenKit(t, 1, func(c *manager.Config) {
+			c.WallClock = func() time.Time { return time.Now().Add(time.Duration(stepped.Load())) }
+		})
+		var h heard
+		defer e.OnToken(h.add)()
+		h.all()
+		for range 3 { // each has it read again, and handed out again
+			stepped.Add(int64(2 * time.Second))
+			<-time.After(3 * time.Second)
+		}
+		if n := len(h.all()); n != 1 {
+			t.Errorf("it has heard %d times of one token", n)
+		}
+	})
+}
+
 func TestAListenerStopsItself(t *testing.T) {
 	for name, call := range map[string]func(stop func()){
 		"straight": func(stop func()) { stop() },
