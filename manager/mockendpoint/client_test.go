@@ -21,12 +21,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/oauth2/jwt"
 
+	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -381,5 +384,42 @@ func TestTokenExchange(t *testing.T) {
 		if strings.Contains(r.String(), `"subject"`) {
 			t.Errorf("a subject token is in %v", r)
 		}
+	}
+}
+
+// The manager's client shows its certificate, and finds the endpoint by the issuer's metadata.
+func TestTheManagersClientShowsItsCertificate(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	worker := certificate(t, "worker")
+	key, err := x509.MarshalPKCS8PrivateKey(worker.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := mockendpoint.New(mockendpoint.Options{ClientID: "id", ClientCerts: []string{"CN=worker,O=Test"}})
+	server := httptest.NewUnstartedServer(e)
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.StartTLS()
+	defer server.Close()
+	client, err := endpoint.New(endpoint.Config{
+		Issuer: server.URL, ClientID: "id", AuthMethod: endpoint.TLSClientAuth,
+		ClientCertFile: write("cert.pem", "CERTIFICATE", worker.Certificate[0]), ClientKeyFile: write("key.pem", "PRIVATE KEY", key),
+		CAFile: write("ca.pem", "CERTIFICATE", server.Certificate().Raw),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := client.Fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !e.Accepts(reply.AccessToken.Reveal()) || last(t, e).AuthMethod != mockendpoint.TLSClientAuth {
+		t.Errorf("got %v", last(t, e))
 	}
 }
