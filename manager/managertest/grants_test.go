@@ -55,6 +55,7 @@ func TestGrantsAndClientAuthentication(t *testing.T) {
 					o.Environment.PrivateKeyFile, o.Endpoint.AssertionKeys = keyFile, keys
 				case manager.TokenExchange:
 					o.Environment.SubjectTokenFile = write("subject", "subject")
+				default:
 				}
 				kit := managertest.New(t, o)
 				if tok := token(t, kit.Manager, managertest.Environment); !kit.Endpoint.Accepts(tok.AccessToken.Reveal()) {

@@ -234,6 +234,16 @@ func TestPublishedSignatures(t *testing.T) {
 	}
 }
 
+func TestAudiences(t *testing.T) {
+	k := newKeys(t)
+	_, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: k.public(), Audiences: []string{"https://as.test"}})
+	for audience, want := range map[string]int{"https://as.test": 200, target: 401} {
+		if a := askWith(t, target, asserting(sign(t, k.ed25519, "EdDSA", statement(audience))), nil); a.StatusCode != want {
+			t.Errorf("%s: got %d %v, want %d", audience, a.StatusCode, a.fields, want)
+		}
+	}
+}
+
 func TestSetClientKeys(t *testing.T) {
 	old, next := newKeys(t), newKeys(t)
 	e, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: old.public()})
