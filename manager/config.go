@@ -197,6 +197,10 @@ const (
 	maxLease = lock.Longest
 )
 
+// WithDefaults returns p with its zero fields filled in as a [Manager] does, or an error that names the setting at fault.
+// ExpiryMargin stays 0, which means the documented formula.
+func (p Policy) WithDefaults() (Policy, error) { return p.withDefaults() }
+
 // withDefaults returns p with its zero fields filled in, or an error that names the setting at fault.
 func (p Policy) withDefaults() (Policy, error) {
 	for _, d := range []struct {

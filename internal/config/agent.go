@@ -25,32 +25,31 @@ type AgentClient struct {
 	Environments []string
 }
 
-func (v value) agent() Agent {
-	var a Agent
-	v.fields(map[string]func(value){
-		"listen":       into(&a.Listen, listOf(value.text)),
-		"allow_remote": into(&a.AllowRemote, value.boolean),
-		"tls_cert":     into(&a.TLSCert, value.path),
-		"tls_key":      into(&a.TLSKey, value.secretPath),
-		"client_ca":    into(&a.ClientCA, value.path),
-		"key_file":     into(&a.KeyFile, value.secretPath),
-		"hosts":        into(&a.Hosts, listOf(value.text)),
-		"clients":      into(&a.Clients, listOf(value.agentClient)),
-	})
-	return a
+func agentTable(a *Agent) table {
+	return table{groups: []group{{settings: []setting{
+		set("listen", &a.Listen, listKind(textKind()), "where to listen: `host:port`, or `unix:/path` (mode 0600; a socket that is left over is replaced)").
+			byDefault("127.0.0.1:8085"),
+		set("allow_remote", &a.AllowRemote, boolKind(), "permit addresses that aren't loopback; they need `tls_cert`, `tls_key` and `key_file`").byDefault("false"),
+		set("tls_cert", &a.TLSCert, fileKind(), "PEM: with it every address but `unix:` speaks TLS (1.2 or newer)").like("agent.pem"),
+		set("tls_key", &a.TLSKey, secretFileKind(), "PEM: the certificate's key").like("/run/secrets/agent.key"),
+		set("client_ca", &a.ClientCA, fileKind(), "PEM: who connects by TLS needs a certificate that one of these has signed").like("clients-ca.pem"),
+		set("key_file", &a.KeyFile, secretFileKind(), "bearer keys, one in each line, of at least 16 characters: each request needs one (`Authorization: Bearer KEY`, or Basic with it as the password), but for `/healthz`, `/readyz` and the token endpoints").
+			like("/run/secrets/agent-keys"),
+		set("hosts", &a.Hosts, listKind(textKind()), "names, without a port, that `Host` may have beside loopback addresses, `localhost` and those of listen").like("[agent.example.com]"),
+		set("clients", &a.Clients, listKind(section(clientTable)), "who may use some environments' token endpoints beside the environments' own clients").
+			like("[{id: reports, secret_file: /run/secrets/reports, environments: [prod]}]"),
+	}}}}
 }
 
-func (v value) agentClient() AgentClient {
-	var c AgentClient
-	v.fields(map[string]func(value){
-		"id":           into(&c.ID, value.text),
-		"secret_file":  into(&c.SecretFile, value.secretPath),
-		"environments": into(&c.Environments, listOf(value.text)),
-	})
-	v.need("id")
-	v.need("secret_file")
-	v.need("environments")
-	return c
+func clientTable(c *AgentClient) table {
+	return table{
+		groups: []group{{settings: []setting{
+			set("id", &c.ID, textKind(), "the client's id, which no other has").like("reports"),
+			set("secret_file", &c.SecretFile, secretFileKind(), "a file with the client's secret").like("/run/secrets/reports"),
+			set("environments", &c.Environments, listKind(textKind()), "whose tokens it may have").like("[prod]"),
+		}}},
+		rules: []rule{needOne("id"), needOne("secret_file"), needOne("environments")},
+	}
 }
 
 // checkClients refuses a client whose id another has, or of an environment that isn't there.

@@ -30,10 +30,12 @@ type File struct {
 	Namespace    string // "" means the default, as in manager.Config
 	Replica      string // the same
 	Environments map[string]manager.Environment
+	Sealing      Sealing
 	Agent        Agent // for onetoken serve
 
-	SecretFiles []string // the files with secrets that it names
-	Literals    []string // the settings whose secrets stand in the file itself, in no variable and no other file
+	SecretFiles []string        // the files with secrets that it names
+	Literals    []string        // the settings whose secrets stand in the file itself, in no variable and no other file
+	Secrets     []secret.Secret // all that the file, its variables and the files that were read hold; those in a Redis URL are a part of it
 
 	lines map[string]int // where each setting stands, by its path ("environments.prod.lease")
 }
@@ -44,6 +46,10 @@ type Error struct {
 	Line    int    // 0 where it is about the whole file
 	Setting string // "environments.prod.lease"; "" where the file isn't even YAML
 	Err     error
+
+	Others []*Error // what else is wrong with the file; none of it is in the text
+
+	apart bool // it is about a part of Setting, and no other error is about that
 }
 
 func (e *Error) Error() string {
@@ -91,6 +97,11 @@ func (s Sources) Load() (*File, error) {
 	return f, nil
 }
 
+// File returns the path of the file that is read.
+func (s Sources) File() string {
+	return cmp.Or(s.Path, s.variable("ONETOKEN_CONFIG"), "onetoken.yaml")
+}
+
 func (s Sources) variable(name string) string {
 	v, _ := s.Lookup(name)
 	return v
@@ -98,7 +109,7 @@ func (s Sources) variable(name string) string {
 
 func (s Sources) file(haveRedis bool) (*File, error) {
 	named := cmp.Or(s.Path, s.variable("ONETOKEN_CONFIG"))
-	path := cmp.Or(named, "onetoken.yaml")
+	path := s.File()
 	data, err := os.ReadFile(path)
 	var pathError *fs.PathError
 	switch {
@@ -123,23 +134,17 @@ func Parse(path string, data []byte, lookup func(string) (string, bool)) (*File,
 	}
 	d := &decoder{file: path, lookup: lookup, lines: map[string]int{}}
 	f := &File{Path: path, lines: d.lines}
-	if root != nil {
-		d.at(root, root.Line, "").fields(map[string]func(value){
-			"redis":        into(&f.Redis, value.redis),
-			"namespace":    into(&f.Namespace, value.name),
-			"replica":      into(&f.Replica, value.text),
-			"environments": into(&f.Environments, value.environments),
-			"agent":        into(&f.Agent, value.agent),
-		})
-		d.checkClients(f)
+	if root == nil {
+		return nil, &Error{File: path, Setting: "environments", Err: errors.New("missing")}
 	}
-	if d.err == nil && f.Environments == nil {
-		d.err = &Error{File: path, Setting: "environments", Err: errors.New("missing")}
+	d.at(root, root.Line, "").fill(fileTable(f))
+	d.checkClients(f)
+	if len(d.errs) > 0 {
+		first := d.errs[0]
+		first.Others = d.errs[1:]
+		return nil, first
 	}
-	if d.err != nil {
-		return nil, d.err
-	}
-	f.SecretFiles, f.Literals = d.secretFiles, d.literals
+	f.SecretFiles, f.Literals, f.Secrets = d.secretFiles, d.literals, d.secrets
 	return f, nil
 }
 
@@ -193,18 +198,31 @@ func (f *File) Client() (redis.UniversalClient, error) {
 // Manager returns a manager of the configured environments on rdb, after the changes to what the file says, if any. An error
 // about a setting is an [*Error] that says where it stands.
 func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (*manager.Manager, error) {
+	c, err := f.config(rdb, logger, changes...)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manager.New(c)
+	return m, f.locate(err)
+}
+
+func (f *File) config(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (manager.Config, error) {
+	codec, err := f.Codec(logger)
+	if err != nil {
+		return manager.Config{}, err
+	}
 	c := manager.Config{
 		Redis:        rdb,
 		Environments: f.Environments,
 		Namespace:    f.Namespace,
 		Replica:      f.Replica,
 		Logger:       logger,
+		Codec:        codec,
 	}
 	for _, change := range changes {
 		change(&c)
 	}
-	m, err := manager.New(c)
-	return m, f.locate(err)
+	return c, nil
 }
 
 // locate turns the manager's error about a setting into one that says where the setting stands.
@@ -220,8 +238,15 @@ func (f *File) locate(err error) error {
 	located.Line = f.lines[located.Setting]
 	// The message begins with the setting, or settings, that it is about.
 	names, rest, _ := strings.Cut(wrong.Err.Error(), ": ")
+	if strings.Contains(strings.ReplaceAll(names, ", ", ""), " ") {
+		names, rest, _ = strings.Cut(wrong.Err.Error(), " ") // "client_id is missing"
+	}
 	for name := range strings.SplitSeq(names, ", ") {
-		for _, candidate := range []string{name, standIns[name]} {
+		candidates := append([]string{name}, standIns[name]...)
+		for whole, nested := cutLast(name); nested; whole, nested = cutLast(whole) {
+			candidates = append(candidates, whole)
+		}
+		for _, candidate := range candidates {
 			setting := join(located.Setting, candidate)
 			if line := f.lines[setting]; line > 0 && candidate != "" {
 				located.Setting, located.Line, located.Err = setting, line, errors.New(rest)
@@ -229,8 +254,24 @@ func (f *File) locate(err error) error {
 			}
 		}
 	}
+	first, _, _ := strings.Cut(names, ", ")
+	if _, ok := environmentTable(new(manager.Environment)).find(first); ok && located.Line > 0 && !strings.HasPrefix(rest, "or ") {
+		located.Setting, located.Err = join(located.Setting, first), errors.New(rest) // it isn't there: the line is the environment's
+	}
 	return located
 }
 
-// standIns are the settings that the manager names otherwise than the file.
-var standIns = map[string]string{"token_url": "base_url", "params": "secret_params"}
+// cutLast cuts a setting's name at its last dot: "assertion.claims" is a part of "assertion".
+func cutLast(name string) (whole string, ok bool) {
+	i := strings.LastIndexByte(name, '.')
+	return name[:max(i, 0)], i > 0
+}
+
+// standIns are the settings that the manager names otherwise than the file: one of several that end up in one place.
+var standIns = map[string][]string{
+	"token_url":     {"base_url", "issuer"},
+	"params":        {"secret_params"},
+	"headers":       {"secret_headers"},
+	"client_secret": {"client_secret_file"},
+	"refresh_token": {"refresh_token_file"},
+}

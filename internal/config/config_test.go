@@ -150,9 +150,9 @@ func TestErrors(t *testing.T) {
 		{"merge key", prod("<<: {}"), "onetoken.yaml:6: environments.prod.<<: unknown setting"},
 		{"duplicate key", prod("client_id: y"), "onetoken.yaml:6: environments.prod.client_id: given twice, first in line 5"},
 		{"key that is no text", prod("[a, b]: c"), "onetoken.yaml:6: environments.prod.: a name is expected here"},
-		{"missing client_id", "environments:\n  prod:\n    base_url: https://x\n    client_secret: x\n", "onetoken.yaml:2: environments.prod.client_id: missing"},
-		{"missing client_secret", prod(""), "onetoken.yaml:3: environments.prod.client_secret: missing (or client_secret_file)"},
-		{"missing base_url", "environments: {prod: {client_id: x, client_secret: hunter2}}", "onetoken.yaml:1: environments.prod.base_url: missing (or token_url)"},
+		{"missing client_id", "environments:\n  prod:\n    base_url: https://x\n    client_secret: x\n", "onetoken.yaml:2: environments.prod.client_id: missing; grant jwt_bearer or token_exchange with auth_method none needs none"},
+		{"missing client_secret", prod(""), "onetoken.yaml:3: environments.prod.client_secret: missing (or client_secret_file); auth_method private_key_jwt, tls_client_auth or none needs none"},
+		{"missing base_url", "environments: {prod: {client_id: x, client_secret: hunter2}}", "onetoken.yaml:1: environments.prod.base_url: missing (or token_url, issuer)"},
 		{"empty client_id", "environments:\n  prod:\n    client_id:\n", "onetoken.yaml:3: environments.prod.client_id: empty"},
 		{"empty client_secret", prod(`client_secret: ""`), "onetoken.yaml:6: environments.prod.client_secret: empty"},
 		{"client_secret from an empty variable", prod("client_secret: ${EMPTY}"), "onetoken.yaml:6: environments.prod.client_secret: empty once its variables are expanded"},
@@ -174,7 +174,7 @@ func TestErrors(t *testing.T) {
 		{"bad part", prod("refresh_at: 80"), `onetoken.yaml:6: environments.prod.refresh_at: "80" is no part of a life (80% or 0.8)`},
 		{"part that is no number", prod("refresh_at: NaN%"), `onetoken.yaml:6: environments.prod.refresh_at: "NaN%" is no part of a life (80% or 0.8)`},
 		{"bad boolean", prod("keep_warm: yes"), `onetoken.yaml:6: environments.prod.keep_warm: "yes" is neither true nor false`},
-		{"bad auth_method", prod("auth_method: basic"), `onetoken.yaml:6: environments.prod.auth_method: "basic" is neither client_secret_basic nor client_secret_post`},
+		{"bad auth_method", prod("auth_method: basic"), `onetoken.yaml:6: environments.prod.auth_method: "basic" is none of client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, none`},
 		{"bad outage", prod("outage: ignore"), `onetoken.yaml:6: environments.prod.outage: "ignore" is neither fail nor refresh_alone`},
 		{"bad URL", prod("token_url: example.com/token"), "onetoken.yaml:6: environments.prod.token_url: no absolute http or https URL"},
 		{"URL with credentials", prod("token_url: https://u:hunter2@x/"), "onetoken.yaml:6: environments.prod.token_url: a URL must not hold credentials: client_id and client_secret do"},
@@ -255,8 +255,11 @@ func TestFilesAreRelativeToTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := f.Environments["prod"].ClientSecret.Reveal(); got != "s3cret with spaces " {
+	if got := f.Environments["prod"].ClientSecretFile; got != filepath.Join(dir, "secret") {
 		t.Errorf("got %q", got)
+	}
+	if got := f.Secrets; len(got) != 1 || got[0].Reveal() != "s3cret with spaces " {
+		t.Errorf("%d secrets, %q", len(got), got[0].Reveal())
 	}
 }
 

@@ -162,8 +162,8 @@ func FuzzSecretFile(f *testing.F) {
 			t.Errorf("%q: %v", content, err)
 		case err == nil && want == "":
 			t.Errorf("%q is no secret, and no error", content)
-		case err == nil && file.Environments["prod"].ClientSecret.Reveal() != want:
-			t.Errorf("%q is read as %q", content, file.Environments["prod"].ClientSecret.Reveal())
+		case err == nil && (len(file.Secrets) != 1 || file.Secrets[0].Reveal() != want):
+			t.Errorf("%q is read as %d secrets, of which the first is %q", content, len(file.Secrets), file.Secrets[0].Reveal())
 		}
 	})
 }

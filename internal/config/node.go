@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"math"
 	"net/url"
 	"path/filepath"
@@ -19,15 +18,20 @@ import (
 	"github.com/onetoken/onetoken/store"
 )
 
-// A decoder walks a file. It keeps the first error alone: after that, values are read as their zero values.
+// A decoder walks a file. It goes on after an error: what is at fault is read as its zero value.
 type decoder struct {
 	file   string
 	lookup func(string) (string, bool)
 	lines  map[string]int
-	err    error
+	errs   []*Error
+	values int // of JSON, so far
 
 	secretFiles, literals []string // as in File
+	secrets               []secret.Secret
 }
+
+// maxErrors is how many errors are kept.
+const maxErrors = 20
 
 // A value is a node with the path of its setting. Its methods read it as what is expected there, or fail.
 type value struct {
@@ -37,20 +41,38 @@ type value struct {
 	setting string
 }
 
-// fail records an error about v. args must not hold what may be secret: quote is for the others.
+// fail records an error about v, unless there is one about it, a part of it or what it is a part of: the first is the cause
+// of the others. args must not hold what may be secret: quote is for the others.
 func (v value) fail(format string, args ...any) {
-	if v.d.err == nil {
-		v.d.err = &Error{File: v.d.file, Line: v.line, Setting: v.setting, Err: fmt.Errorf(format, args...)}
+	if len(v.d.errs) == maxErrors || slices.ContainsFunc(v.d.errs, func(e *Error) bool {
+		return !e.apart && (within(e.Setting, v.setting) || within(v.setting, e.Setting))
+	}) {
+		return
 	}
+	v.d.errs = append(v.d.errs, v.error(format, args...))
+}
+
+// failApart records an error about a part of v that has no name of its own, whatever else there is about v.
+func (v value) failApart(format string, args ...any) {
+	if len(v.d.errs) < maxErrors {
+		e := v.error(format, args...)
+		e.apart = true
+		v.d.errs = append(v.d.errs, e)
+	}
+}
+
+func (v value) error(format string, args ...any) *Error {
+	return &Error{File: v.d.file, Line: v.line, Setting: v.setting, Err: fmt.Errorf(format, args...)}
+}
+
+// within reports whether a setting is another, or a part of it.
+func within(part, whole string) bool {
+	rest, ok := strings.CutPrefix(part, whole)
+	return ok && (whole == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // quote returns v as it stands in the file, with its variables unexpanded.
 func (v value) quote() string { return strconv.Quote(printable.Line(v.node.Value, 60)) }
-
-// into returns a reader of a setting that puts what it reads into to.
-func into[T any](to *T, read func(value) T) func(value) {
-	return func(v value) { *to = read(v) }
-}
 
 // at returns the value of a node, or of what it is an alias of.
 func (d *decoder) at(node *yaml.Node, line int, setting string) value {
@@ -79,16 +101,16 @@ func (v value) pairs() iter.Seq2[string, value] {
 			v.fail("empty")
 		}
 		seen := map[string]int{}
-		for i := 0; i+1 < len(v.node.Content) && v.d.err == nil; i += 2 {
+		for i := 0; i+1 < len(v.node.Content) && len(v.d.errs) < maxErrors; i += 2 {
 			key := v.node.Content[i]
 			item := v.d.at(v.node.Content[i+1], key.Line, join(v.setting, printable.Line(key.Value, 60)))
 			switch first := seen[key.Value]; {
 			case key.Kind != yaml.ScalarNode || key.Value == "":
 				item.fail("a name is expected here")
-				return
+				continue
 			case first > 0:
 				item.fail("given twice, first in line %d", first)
-				return
+				continue
 			}
 			seen[key.Value] = key.Line
 			v.d.lines[item.setting] = key.Line
@@ -104,42 +126,6 @@ func join(setting, name string) string {
 		return name
 	}
 	return setting + "." + name
-}
-
-// fields reads a mapping's settings by the readers that known has for them.
-func (v value) fields(known map[string]func(value)) {
-	for key, item := range v.pairs() {
-		if read, ok := known[key]; ok {
-			read(item)
-		} else if near := nearest(key, slices.Sorted(maps.Keys(known))); near != "" {
-			item.fail("unknown setting; did you mean %s?", near)
-		} else {
-			item.fail("unknown setting")
-		}
-	}
-}
-
-// need fails unless one of the settings is given in the mapping v.
-func (v value) need(names ...string) {
-	for _, name := range names {
-		if v.d.lines[join(v.setting, name)] > 0 {
-			return
-		}
-	}
-	v.setting = join(v.setting, names[0])
-	if len(names) > 1 {
-		v.fail("missing (or %s)", strings.Join(names[1:], ", "))
-	}
-	v.fail("missing")
-}
-
-// atMostOne fails where two settings that exclude each other are given in the mapping v.
-func (v value) atMostOne(a, b string) {
-	lineA, lineB := v.d.lines[join(v.setting, a)], v.d.lines[join(v.setting, b)]
-	if lineA > 0 && lineB > 0 {
-		v.setting, v.line = join(v.setting, b), lineB
-		v.fail("%s is given in line %d: one of the two is enough", a, lineA)
-	}
 }
 
 // text reads text that isn't empty, with its variables expanded. Its errors don't repeat it.
@@ -169,6 +155,7 @@ func (v value) secret() secret.Secret {
 	if s == v.node.Value { // no variable was expanded
 		v.d.literals = append(v.d.literals, v.setting)
 	}
+	v.d.secrets = append(v.d.secrets, secret.New(s))
 	return secret.New(s)
 }
 

@@ -3,193 +3,90 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
-	"io"
-	"io/fs"
-	"net/url"
-	"os"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/onetoken/onetoken/internal/redisclient"
 	"github.com/onetoken/onetoken/internal/secret"
-	"github.com/onetoken/onetoken/manager"
-	"github.com/onetoken/onetoken/store"
 )
 
-func (v value) environments() map[string]manager.Environment {
-	environments := map[string]manager.Environment{}
-	for name, item := range v.pairs() {
-		if store.CheckName(name) != nil {
-			item.setting = v.setting
-			item.fail("%.60q: %w", name, store.ErrName)
-			break
-		}
-		environments[name] = item.environment()
-	}
-	return environments
-}
-
-func (v value) environment() manager.Environment {
-	var e manager.Environment
-	v.fields(map[string]func(value){
-		"base_url":           into(&e.BaseURL, value.url),
-		"token_url":          into(&e.TokenURL, value.url),
-		"allow_http":         into(&e.AllowHTTP, value.boolean),
-		"client_id":          into(&e.ClientID, value.text),
-		"client_secret":      into(&e.ClientSecret, value.secret),
-		"client_secret_file": into(&e.ClientSecret, value.secretFile),
-		"auth_method":        into(&e.AuthMethod, value.authMethod),
-		"scopes":             into(&e.Scopes, listOf(value.text)),
-		"params":             into(&e.Params, value.params),
-		"secret_params":      into(&e.SecretParams, value.secretParams),
-		"origins":            into(&e.Origins, listOf(value.url)),
-
-		"expiry_margin":    into(&e.ExpiryMargin, value.duration),
-		"refresh_at":       into(&e.RefreshAt, value.part),
-		"lease":            into(&e.Lease, value.duration),
-		"endpoint_timeout": into(&e.EndpointTimeout, value.duration),
-		"connect_timeout":  into(&e.ConnectTimeout, value.duration),
-		"backoff":          into(&e.Backoff, backoffUpTo(time.Minute)),
-		"backoff_refused":  into(&e.BackoffRefused, backoffUpTo(2*time.Minute)),
-		"retry_after_max":  into(&e.RetryAfterMax, value.duration),
-		"default_life":     into(&e.DefaultLife, value.duration),
-		"max_life":         into(&e.MaxLife, value.duration),
-		"keep_warm":        into(&e.KeepWarm, value.boolean),
-		"outage":           into(&e.Outage, value.outage),
-	})
-	v.need("base_url", "token_url")
-	v.need("client_id")
-	v.need("client_secret", "client_secret_file")
-	v.atMostOne("client_secret", "client_secret_file")
-	return e
-}
-
-func (v value) authMethod() manager.AuthMethod {
-	return oneOf(v, manager.ClientSecretBasic, manager.ClientSecretPost)
-}
-
-func (v value) outage() manager.Outage {
-	return oneOf(v, manager.OutageFail, manager.OutageRefreshAlone)
-}
-
-func oneOf[T ~string](v value, a, b T) T {
-	got := T(v.text())
-	if got != "" && got != a && got != b {
-		v.fail("%s is neither %s nor %s", v.quote(), a, b)
-	}
-	return got
-}
-
-// backoffUpTo returns a reader of {min: 1s, max: 60s}, or of a lone duration, which is the shortest pause. A longest that
-// isn't given is the manager's default, or the shortest where that is longer.
-func backoffUpTo(defaultMax time.Duration) func(value) manager.Backoff {
-	return func(v value) manager.Backoff {
-		var b manager.Backoff
-		if v.is(yaml.MappingNode) {
-			v.fields(map[string]func(value){
-				"min": into(&b.Min, value.duration),
-				"max": into(&b.Max, value.duration),
-			})
-		} else {
-			b.Min = v.duration()
-		}
-		if b.Max == 0 {
-			b.Max = max(b.Min, defaultMax)
-		}
-		return b
+// fileTable is the whole file.
+func fileTable(f *File) table {
+	return table{
+		groups: []group{{settings: []setting{
+			set("redis", &f.Redis, redisKind(), "where tokens are kept; `--redis-url` and `$ONETOKEN_REDIS_URL` replace the whole section").show(),
+			set("namespace", &f.Namespace, nameKind(), "what all keys begin with: `A-Z a-z 0-9 . _ -`").byDefault("onetoken"),
+			set("replica", &f.Replica, textKind(), "the name of this process in Redis and in logs").impliedly("host:pid").like("worker-7"),
+			set("sealing", &f.Sealing, section(sealingTable), "keys that seal what is secret in Redis").impliedly("nothing is sealed"),
+			set("environments", &f.Environments, environmentsKind(), "OAuth2 clients, each at one token endpoint, by names of your own: `A-Z a-z 0-9 . _ -`").show(),
+			set("agent", &f.Agent, section(agentTable), "what `onetoken serve` does; nothing else reads it"),
+		}}},
+		rules: []rule{needOne("environments")},
 	}
 }
 
-func (v value) params() url.Values {
-	params := url.Values{}
-	for name, item := range v.pairs() {
-		params[name] = listOf(value.text)(item)
+func sealingTable(s *Sealing) table {
+	return table{
+		groups: []group{{settings: []setting{
+			set("keyring_file", &s.KeyringFile, keyringKind(), "the keyring that `onetoken keygen` makes").like("/run/secrets/onetoken.keys"),
+			set("accept_unsealed", &s.AcceptUnsealed, boolKind(), "read what isn't sealed, too: while a fleet goes over to sealing").byDefault("false"),
+		}}},
+		rules: []rule{needOne("keyring_file")},
 	}
-	return params
 }
 
-func (v value) secretParams() map[string]secret.Secret {
-	params := map[string]secret.Secret{}
-	for name, item := range v.pairs() {
-		params[name] = item.secret()
+// redisTable is what the file says of Redis.
+func redisTable(o *redisclient.Options) table {
+	url := setting{
+		name: "url", doc: "`redis://`, `rediss://` (TLS) or `unix://`; or a list of `host:port`",
+		value: description{name: "URL", schema: func() schema { return listSchema(ref("text")) }, secret: true},
+		read:  func(v value) { v.redisURL(o) },
 	}
-	return params
+	return table{
+		groups: []group{{settings: []setting{
+			url.like("redis://127.0.0.1:6379/0").show(),
+			set("addresses", &o.Addresses, listKind(textKind()), "`host:port` of a Cluster's nodes or, with `master_name`, of the Sentinels").
+				like("[10.0.0.1:6379, 10.0.0.2:6379]"),
+			set("master_name", &o.MasterName, textKind(), "the master's name, as the Sentinels know it").like("mymaster"),
+			set("username", &o.Username, textKind(), "the name of an ACL user").like("onetoken"),
+			set("password", &o.Password, secretKind(), "that user's password").like("${REDIS_PASSWORD}"),
+			set("password_file", &o.Password, secretFromFileKind(), "a file with the password; a line break at its end doesn't count").like("/run/secrets/redis_password"),
+			set("sentinel_username", &o.SentinelUsername, textKind(), "the name of the Sentinels' own user").like("onetoken"),
+			set("sentinel_password", &o.SentinelPassword, secretKind(), "that user's password").like("${SENTINEL_PASSWORD}"),
+			set("db", &o.DB, naturalKind(), "database number, not for a Cluster").byDefault("0"),
+			set("tls", &o.TLS, tlsKind(), "TLS: `true`, or what to verify the server by and to prove ourselves with").
+				impliedly("with `rediss://` only"),
+		}}},
+		rules: []rule{
+			needOne("url", "addresses"),
+			atMostOne("url", "addresses"),
+			atMostOne("password", "password_file"),
+		},
+	}
 }
 
-// secretFile reads a secret from the file that v names, without the line break at its end.
-func (v value) secretFile() secret.Secret {
-	s := strings.TrimRight(string(v.secretContent()), "\r\n")
-	if s == "" {
-		v.fail("the file is empty")
-	}
-	return secret.New(s)
+func secretFromFileKind() kind[secret.Secret] {
+	return asFile(simple("file", "text", value.secretFromFile))
 }
 
-// secretContent is content of a file that nobody else should read.
-func (v value) secretContent() []byte {
-	_ = v.secretPath()
-	return v.content()
-}
-
-// secretPath is path of a file that nobody else should read.
-func (v value) secretPath() string {
-	path := v.path()
-	if path != "" {
-		v.d.secretFiles = append(v.d.secretFiles, path)
-	}
-	return path
-}
-
-// content reads the file that v names: a secret or certificates, so at most 1 MiB.
-func (v value) content() []byte {
-	path := v.path()
-	if path == "" {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err == nil {
-		defer func() { _ = f.Close() }()
-		var data []byte
-		if data, err = io.ReadAll(io.LimitReader(f, 1<<20)); err == nil {
-			return data
-		}
-	}
-	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
-		err = pathError.Err // the setting says which file
-	}
-	v.fail("%s: %w", v.quote(), err)
-	return nil
-}
-
-func (v value) redis() redisclient.Options {
-	var o redisclient.Options
-	v.fields(map[string]func(value){
-		"url":               func(v value) { v.redisURL(&o) },
-		"addresses":         into(&o.Addresses, listOf(value.text)),
-		"master_name":       into(&o.MasterName, value.text),
-		"username":          into(&o.Username, value.text),
-		"password":          into(&o.Password, value.secret),
-		"password_file":     into(&o.Password, value.secretFile),
-		"sentinel_username": into(&o.SentinelUsername, value.text),
-		"sentinel_password": into(&o.SentinelPassword, value.secret),
-		"db":                into(&o.DB, value.natural),
-		"tls":               into(&o.TLS, value.tls),
-	})
-	v.need("url", "addresses")
-	v.atMostOne("url", "addresses")
-	v.atMostOne("password", "password_file")
-	if err := o.Validate(); err != nil {
-		for _, name := range []string{"url", "addresses"} {
-			if line := v.d.lines[join(v.setting, name)]; line > 0 {
-				v.setting, v.line = join(v.setting, name), line
+// redisKind is the section, whose settings must go together as the client wants them.
+func redisKind() kind[redisclient.Options] {
+	k := section(redisTable)
+	settings := k.read
+	k.read = func(v value) redisclient.Options {
+		o := settings(v)
+		if err := o.Validate(); err != nil {
+			for _, name := range []string{"url", "addresses"} {
+				if line := v.d.lines[join(v.setting, name)]; line > 0 {
+					v.setting, v.line = join(v.setting, name), line
+				}
 			}
+			v.fail("%w", err)
 		}
-		v.fail("%w", err)
+		return o
 	}
-	return o
+	return k
 }
 
 // redisURL reads one URL, or a list of addresses.
@@ -205,39 +102,51 @@ func (v value) redisURL(o *redisclient.Options) {
 	}
 }
 
-// tls reads how to verify the server, and what to prove ourselves with; true means "with TLS", and no more.
-func (v value) tls() *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if v.is(yaml.ScalarNode) {
-		if !v.boolean() {
-			return nil
-		}
-		return c
-	}
-	var cert, key []byte
-	v.fields(map[string]func(value){
-		"ca_file":     into(&c.RootCAs, value.certPool),
-		"cert_file":   into(&cert, value.content),
-		"key_file":    into(&key, value.secretContent),
-		"server_name": into(&c.ServerName, value.text),
-	})
-	if cert == nil && key == nil {
-		return c
-	}
-	v.need("cert_file")
-	v.need("key_file")
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		v.fail("cert_file and key_file are no pair of PEM files")
-	}
-	c.Certificates = []tls.Certificate{pair}
-	return c
+// A tlsFiles is what a TLS configuration is made of.
+type tlsFiles struct {
+	authorities *x509.CertPool
+	cert, key   []byte
+	serverName  string
 }
 
-func (v value) certPool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	if pem := v.content(); pem != nil && !pool.AppendCertsFromPEM(pem) {
-		v.fail("%s has no PEM certificates", v.quote())
+func tlsTable(t *tlsFiles) table {
+	return table{
+		groups: []group{{settings: []setting{
+			set("ca_file", &t.authorities, asFile(simple("file", "text", value.certPool)), "PEM: those who may vouch for the server").
+				impliedly("the system's").like("redis-ca.pem"),
+			set("cert_file", &t.cert, asFile(simple("file", "text", value.content)), "PEM: a client certificate").like("redis-client.pem"),
+			set("key_file", &t.key, asFile(simple("file", "text", value.secretContent)), "PEM: the certificate's key").like("/run/secrets/redis-client.key"),
+			set("server_name", &t.serverName, textKind(), "the name in the server's certificate").impliedly("the host that is connected to").like("redis.example.com"),
+		}}},
+		rules: []rule{needWith("key_file", "cert_file"), needWith("cert_file", "key_file")},
 	}
-	return pool
+}
+
+// tlsKind is how to verify the server, and what to prove ourselves with; true means "with TLS", and no more.
+func tlsKind() kind[*tls.Config] {
+	k := section(tlsTable)
+	inner := k.schema
+	d := k.description
+	d.name, d.lone = "`true`, or settings", true
+	d.schema = func() schema { return schema{AnyOf: []schema{ref("boolean"), inner()}} }
+	return kind[*tls.Config]{d, func(v value) *tls.Config {
+		c := &tls.Config{MinVersion: tls.VersionTLS12}
+		if v.is(yaml.ScalarNode) {
+			if !v.boolean() {
+				return nil
+			}
+			return c
+		}
+		files := k.read(v)
+		c.RootCAs, c.ServerName = files.authorities, files.serverName
+		if files.cert == nil || files.key == nil {
+			return c
+		}
+		pair, err := tls.X509KeyPair(files.cert, files.key)
+		if err != nil {
+			v.fail("cert_file and key_file are no pair of PEM files")
+		}
+		c.Certificates = []tls.Certificate{pair}
+		return c
+	}}
 }

@@ -25,6 +25,7 @@ type Metadata struct {
 	AuthorizationEndpoint       string
 	DeviceAuthorizationEndpoint string // RFC 8628 §4
 	RevocationEndpoint          string
+	NamesIssuer                 bool // every answer of the authorization endpoint says whose it is (RFC 9207 §3)
 }
 
 // metadataLife is how long metadata is believed unless a request to what it names fails. Metadata that can't be had any more
@@ -296,6 +297,9 @@ func parseMetadata(body []byte, c Config) (*document, error) {
 	}
 	if json.Unmarshal(members["token_endpoint_auth_methods_supported"], &d.authMethods) != nil {
 		d.authMethods = nil
+	}
+	if json.Unmarshal(members["authorization_response_iss_parameter_supported"], &d.NamesIssuer) != nil {
+		d.NamesIssuer = false
 	}
 	return d, nil
 }
