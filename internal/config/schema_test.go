@@ -271,6 +271,9 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		top("agent: {clients: [{id: a, secret_file: b, environments: [prod]}]}"), top("agent: {clients: {id: a, secret_file: b, environments: prod}}"), top("agent: {clients: [{id: a, secret_file: b, environments: [prod], x: y}]}"), top("agent: {clients: a}"),
 	} {
 		bySchema, byParser := validate(schema, content), accepted(content)
+		if byParser != nil && strings.Contains(byParser.Error(), "has no effect") {
+			byParser = nil // with another grant it would have: that is the manager's to know
+		}
 		if (bySchema == nil) != (byParser == nil) {
 			t.Errorf("%s\nthe schema: %v\nonetoken: %v", content, bySchema, byParser)
 		}
