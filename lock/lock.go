@@ -104,7 +104,7 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 		return nil, l.unknown(ctx, key, value, err)
 	}
 	lease := &Lease{
-		mutex: mutex, key: key, length: length, timeout: l.timeout, stop: make(chan struct{}),
+		mutex: mutex, key: key, length: length, timeout: l.timeout, now: make(chan chan error), stop: make(chan struct{}),
 		stopped: make(chan struct{}), lost: make(chan struct{}),
 	}
 	lease.until.Store(&until{mutex.Until()})
@@ -152,7 +152,8 @@ type Lease struct {
 	length  time.Duration
 	timeout time.Duration
 	until   atomic.Pointer[until]
-	stop    chan struct{} // closed by the first Release
+	now     chan chan error // asks renew to extend the lease at once
+	stop    chan struct{}   // closed by the first Release
 	once    atomic.Bool
 	stopped chan struct{} // closed by renew
 	lost    chan struct{} // closed by renew
@@ -170,15 +171,33 @@ func (l *Lease) Until() time.Time { return l.until.Load().Time }
 // Lost is closed when the lease is found to be lost. What is under way should be finished all the same.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
 
+// Renew extends the lease to its whole length, now: before what must be over when it ends. Errors: one that wraps [ErrLost],
+// also after a Release; an *[UnavailableError]; ctx's cause. It takes at most [DefaultTimeout], twice that where a renewal is
+// under way.
+func (l *Lease) Renew(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case l.now <- done:
+	case <-l.stopped:
+		return fmt.Errorf("%w: %s", ErrLost, l.key)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return <-done
+}
+
 // renew extends the lease every third of its length. A Redis that doesn't answer is tried again until the lease is over.
 func (l *Lease) renew() {
 	defer close(l.stopped)
 	timer := time.NewTimer(l.length / 3)
 	defer timer.Stop()
 	for {
+		asked := make(chan<- error, 1)
 		select {
 		case <-l.stop:
 			return
+		case done := <-l.now:
+			asked = done
 		case <-timer.C:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), min(l.timeout, l.length/3))
@@ -189,11 +208,14 @@ func (l *Lease) renew() {
 		case ok:
 			l.until.Store(&until{l.mutex.Until()})
 			timer.Reset(l.length / 3)
+			asked <- nil
 		case errors.As(err, &taken) || !time.Now().Before(l.Until()):
 			close(l.lost)
+			asked <- fmt.Errorf("%w: %s", ErrLost, l.key)
 			return
 		default:
 			timer.Reset(min(l.length/10, time.Until(l.Until())))
+			asked <- &UnavailableError{Key: l.key, Err: err}
 		}
 	}
 }

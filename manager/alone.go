@@ -21,7 +21,7 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	}
 	ctx, signal := e.signals.StartRefresh(context.WithoutCancel(ctx), time.Now())
 	f.noteRefresh(signal.Context())
-	reply, took, failed := e.ask(ctx)
+	reply, took, failed := e.ask(ctx, e.source)
 	if failed != nil {
 		signal.End(ctx, outcomeFailed, telemetry.ErrorType(failed.Code))
 		e.mu.Lock()

@@ -30,6 +30,12 @@ type attempt struct {
 	at    time.Duration // when the version was issued
 	kept  bool          // the lease is released by whoever goes on with the write
 	plain bool          // it would be made without those, too, who want more than any usable token
+
+	// Where a refresh token is used.
+	use          *store.Use
+	refreshToken Secret          // that which is used
+	grant        *store.NewGrant // what is good from now on, nil until it is known
+	grantKept    bool            // that is settled in Redis
 }
 
 // writes is how often a write of unknown outcome is run before the callers are answered without it.
@@ -39,11 +45,14 @@ const writes = 2
 func (a *attempt) run(ctx context.Context) (over bool) {
 	e := a.env
 	a.at = e.m.now()
-	var err error
-	a.issue, err = e.m.store.Issue(ctx, e.name, a.lease.Value(), a.seen)
+	err := a.take(ctx)
 	if errors.Is(err, store.ErrLost) || errors.Is(err, store.ErrChanged) {
 		a.ends(outcomeOf(err), "")
 		return false
+	}
+	if unreadable, ok := errors.AsType[*store.UnreadableError](err); ok {
+		a.unreadable(unreadable)
+		return true
 	}
 	if err != nil {
 		if a.ends(outcomeRedis, redisKind(err)); ctx.Err() != nil {
@@ -54,13 +63,17 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 	}
 	e.writes.ok(e)
 	a.signal.Issued(int64(a.issue.Version))
+	if done, over := a.renew(ctx); done {
+		return over
+	}
 	if ok, over := a.flight.send(a.plain); !ok {
 		a.ends(outcomeUnwanted, "")
+		a.unused(ctx)
 		return over // nobody wants it any more, or not now
 	}
 	// From here on it is finished, whoever goes, and though the lease be lost: the answer may be the only one there is.
 	ctx = context.WithoutCancel(ctx)
-	reply, took, failed := e.ask(ctx)
+	reply, took, failed := e.ask(ctx, a.source())
 	a.log = a.log.With("version", a.issue.Version, "took_ms", took.Milliseconds())
 	a.noteLostLease()
 	if failed != nil {
@@ -69,13 +82,34 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 	return a.fetched(ctx, reply, took)
 }
 
+// renew renews the lease right before a refresh token is spent, or else it is not. It reports whether that ends the attempt, and if
+// so whether its flight.
+func (a *attempt) renew(ctx context.Context) (done, over bool) {
+	if a.use == nil {
+		return false, false
+	}
+	sent := a.env.m.now()
+	err := a.lease.Renew(ctx)
+	if err == nil {
+		return false, false
+	}
+	a.unused(ctx)
+	if _, unavailable := errors.AsType[*lock.UnavailableError](err); unavailable {
+		a.ends(outcomeRedis, redisKind(err))
+		a.release(ctx)
+		return true, a.flight.redisFailed(ctx, &a.env.writes, sent, err)
+	}
+	a.ends(outcomeLost, "")
+	return true, false
+}
+
 // ask asks the source, within the endpoint timeout.
-func (e *Env) ask(ctx context.Context) (reply *Reply, took time.Duration, failed *endpoint.Error) {
+func (e *Env) ask(ctx context.Context, source Source) (reply *Reply, took time.Duration, failed *endpoint.Error) {
 	ctx, cancel := context.WithTimeout(ctx, e.policy.EndpointTimeout)
 	defer cancel()
 	ctx, request := e.signals.StartRequest(ctx)
 	asked := e.m.now()
-	reply, failed = fetch(ctx, e.source)
+	reply, failed = fetch(ctx, source)
 	took = e.m.now() - asked
 	if failed != nil {
 		request.End(ctx, took, telemetry.ErrorType(failed.Code), failed.Status)
@@ -120,6 +154,7 @@ func (a *attempt) noteLostLease() {
 // fetched stores a token and hands it out.
 func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration) (over bool) {
 	e := a.env
+	a.granted(reply.RefreshToken, reply.RefreshExpiresIn)
 	life := e.policy.life(reply.ExpiresIn)
 	t := e.newToken(reply, a.issue, life, took)
 	var ttl time.Duration
@@ -152,7 +187,8 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		if !passes(err) {
 			until = 0
 		}
-		a.kept = e.m.spawn(func() { a.putLater(ctx, life, t, until) })
+		a.kept = true
+		a.later(func() { a.putLater(ctx, life, t, until) })
 		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
 	}
 }
@@ -199,7 +235,8 @@ func (e *Env) newToken(reply *Reply, at store.Issue, life, took time.Duration) *
 func (a *attempt) put(ctx context.Context, life time.Duration, t *Token) (ttl, sent time.Duration, err error) {
 	for range writes {
 		sent = a.env.m.now()
-		ttl, err = a.env.m.store.Put(ctx, a.env.name, a.issue, life, t)
+		ttl, err = a.env.m.store.PutWithGrant(ctx, a.env.name, a.issue, life, t, a.grant)
+		a.noteGrant(err)
 		if !isUnknown(err) {
 			a.env.writes.ok(a.env)
 			break
@@ -246,18 +283,45 @@ func passes(err error) bool {
 	)
 }
 
-// putLater runs the write until its outcome is known or the token's life is over. Close gives it one last try. At first it
-// keeps the lease, but not beyond the instant until: whoever took it meanwhile would ask the endpoint for what has been
-// fetched.
+// putLater runs the write until its outcome is known or the token's life is over: but a refresh token that came with it, which
+// nobody else has, is written for as long as it takes.
 func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, until time.Duration) {
+	e, end := a.env, a.at+life
+	if a.grant != nil {
+		end = never
+	}
+	a.writeLater(ctx, end, until, func() (settled bool) {
+		sent := e.m.now()
+		ttl, err := e.m.store.PutWithGrant(ctx, e.name, a.issue, life, t, a.grant)
+		a.noteGrant(err)
+		if err == nil {
+			s := e.newStoredSnapshot(t, sent+min(ttl, life))
+			e.mu.Lock()
+			e.publishLocked(s, sent, notLost)
+			e.mu.Unlock()
+		}
+		if isUnknown(err) {
+			e.storeFailed(ctx, err)
+			return false
+		}
+		e.fenced(ctx, "token", err)
+		e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", a.issue.Version, "error", err)
+		return true
+	})
+}
+
+// writeLater runs write until it is settled or the instant end has come. Close gives it one last try, or some more where
+// nobody else has what is written. At first it keeps the lease, but not beyond the instant until: whoever took it meanwhile would
+// ask the endpoint for what has been fetched.
+func (a *attempt) writeLater(ctx context.Context, end, until time.Duration, write func() (settled bool)) {
 	e, keeping, longest := a.env, true, time.Second
+	done, closeBy := e.m.done, never
 	defer func() { a.release(ctx) }() // a second release does nothing
-	for pause := 250 * time.Millisecond; e.m.now() < a.at+life; pause = min(2*pause, longest) {
+	for pause := 250 * time.Millisecond; e.m.now() < end; pause = min(2*pause, longest) {
 		if keeping && e.m.now() >= until {
 			a.release(ctx)
 			keeping, longest = false, 5*time.Second
 		}
-		closing := false
 		next := pause
 		if keeping {
 			next = min(pause, until-e.m.now())
@@ -265,27 +329,21 @@ func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, un
 		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
-		case <-e.m.done:
+		case <-done:
 			timer.Stop()
-			closing = true
+			done, closeBy = nil, e.m.now()
+			if a.grant != nil {
+				closeBy += closeReserve
+			}
+			pause, longest = 125*time.Millisecond, 250*time.Millisecond
 		}
-		sent := e.m.now()
-		ttl, err := e.m.store.Put(ctx, e.name, a.issue, life, t)
-		if err == nil {
-			s := e.newStoredSnapshot(t, sent+min(ttl, life))
-			e.mu.Lock()
-			e.publishLocked(s, sent, notLost)
-			e.mu.Unlock()
-		}
-		if !isUnknown(err) {
-			e.fenced(ctx, "token", err)
-			e.log.Info("the token's fate is settled", "outcome", "stored_late", "version", a.issue.Version, "error", err)
+		if write() {
 			e.writes.ok(e)
 			e.look()
 			return
 		}
-		e.storeFailed(ctx, err)
-		if closing {
+		if e.m.now() >= closeBy {
+			a.lost()
 			return
 		}
 	}
@@ -294,9 +352,13 @@ func (a *attempt) putLater(ctx context.Context, life time.Duration, t *Token, un
 // failed records a failure for the fleet and answers the callers.
 func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool) {
 	e := a.env
+	if !failed.RefreshToken.IsEmpty() { // of no use but for the next attempt
+		a.granted(failed.RefreshToken, failed.RefreshExpiresIn)
+	}
+	a.keep(ctx)
 	f := store.Failure{
 		Code: failed.Code, Status: failed.Status, Message: failed.Message, Version: a.issue.Version,
-		Config: e.fingerprint, Credential: e.credential, ReportedBy: e.m.replica,
+		Config: e.fingerprint, Credential: e.credential(), ReportedBy: e.m.replica,
 	}
 	local := f.Code == endpoint.CodeUnreachable
 	if local {
@@ -304,7 +366,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		a.release(ctx)
 		f.Attempt, f.ReportedBy = a.localAttempt(), withReporter(a.seen.Failure, e.m.replica)
 	} else {
-		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential)
+		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential())
 	}
 	if endpoint.IsRefusal(f.Code) {
 		f.Attempt = max(f.Attempt, a.localAttempt())
@@ -321,6 +383,10 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	a.ends(outcomeFailed, telemetry.ErrorType(f.Code))
 	a.log.Warn("no token", "outcome", outcomeFailed, "code", f.Code, "status", f.Status, "attempt", f.Attempt,
 		"retry_at", answer.RetryAt, "error", answer)
+	if errors.Is(err, store.ErrChanged) { // another refresh token is there: that is the one to ask with
+		a.ends(outcomeChanged, "")
+		return false
+	}
 	if errors.Is(err, store.ErrOlder) && !local {
 		a.ends(outcomeObsolete, "")
 		e.fenced(ctx, "failure", err)
@@ -330,6 +396,13 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	if local || err != nil || endpoint.IsRefusal(f.Code) { // nobody else knows, or may not for long
 		e.holdBack(answer, f.Attempt)
 	}
+	if a.use != nil {
+		a.over()
+	}
+	if a.use != nil && isRefusedGrant(failed) && (a.use.Label == "" || a.use.RefreshToken.IsEmpty()) {
+		a.flight.fail(e.loginError("the refresh token was refused ("+f.Code+")", answer), f.Version, backoff)
+		return true
+	}
 	a.flight.fail(answer, f.Version, backoff)
 	return true
 }
@@ -337,8 +410,11 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 // record writes the failure, and runs the write again where its outcome isn't known.
 func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Duration) (*store.Failure, time.Time, error) {
 	keep := 2 * a.env.policy.longestOf(f.Code)
+	if a.use != nil {
+		a.use.Refused = f.Code == grantRefused
+	}
 	for n := 1; ; n++ {
-		recorded, now, err := a.env.m.store.Fail(ctx, a.env.name, f, backoff, keep)
+		recorded, now, err := a.env.m.store.FailWithGrant(ctx, a.env.name, f, backoff, keep, a.use)
 		if isUnknown(err) {
 			a.env.storeFailed(ctx, err)
 		}

@@ -2,9 +2,7 @@ package manager
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/onetoken/onetoken/internal/digest"
 	"github.com/onetoken/onetoken/internal/secret"
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
@@ -245,17 +244,19 @@ func (p Policy) withDefaults() (Policy, error) {
 	return p, nil
 }
 
-// TokenEndpoint returns the URL that is asked for tokens: TokenURL, or what BaseURL gives; "" where neither is set.
+// TokenEndpoint returns the URL that is asked for tokens: TokenURL, or what BaseURL gives; "" where neither is set, or where
+// it is in Issuer's metadata, which counts before BaseURL.
 func (e Environment) TokenEndpoint() string {
-	if e.TokenURL != "" || e.BaseURL == "" {
+	if e.TokenURL != "" || e.Issuer != "" || e.BaseURL == "" {
 		return e.TokenURL
 	}
 	base := strings.TrimRight(e.BaseURL, "/")
 	return strings.TrimRight(strings.TrimSuffix(base, "/api/v2"), "/") + "/oauth2/v1/token"
 }
 
-// resolve returns e with its defaults, its source and its fingerprint, or an error that names the setting at fault.
-func (e Environment) resolve() (resolved, error) {
+// resolve returns e with its defaults, its source and its fingerprint, or an error that names the setting at fault. log is
+// told of files whose new version can't be used.
+func (e Environment) resolve(log *slog.Logger) (resolved, error) {
 	var r resolved
 	var err error
 	if r.policy, err = e.withDefaults(); err != nil {
@@ -267,38 +268,104 @@ func (e Environment) resolve() (resolved, error) {
 	if r.origins, err = e.origins(); err != nil {
 		return r, err
 	}
-	r.source = e.Source
-	if r.source == nil {
-		if e.TokenEndpoint() == "" {
-			return r, errors.New("base_url or token_url is missing")
+	if e.Source != nil {
+		r.source, r.fingerprint, r.credential = e.Source, e.fingerprint(), e.credentialDigest
+		if e.Grant == RefreshToken {
+			var ok bool
+			if r.rotating, ok = e.Source.(Refresher); !ok {
+				return r, errors.New("source: with grant refresh_token it must be a Refresher, too")
+			}
+			r.seeds = func() Secret { return e.RefreshToken }
 		}
-		r.source, err = endpoint.New(endpoint.Config{
-			TokenURL:       e.TokenEndpoint(),
-			AllowHTTP:      e.AllowHTTP,
-			ClientID:       e.ClientID,
-			ClientSecret:   e.ClientSecret,
-			AuthMethod:     e.AuthMethod,
-			Scopes:         slices.Clone(e.Scopes),
-			Params:         cloneValues(e.Params),
-			SecretParams:   maps.Clone(e.SecretParams),
-			HTTPClient:     e.HTTPClient,
-			ConnectTimeout: r.policy.ConnectTimeout,
-		})
-		if err != nil {
-			return r, err
-		}
+		return r, e.checkRotation(&r)
 	}
-	r.fingerprint, r.credential = e.fingerprint(), e.credentialDigest()
-	return r, nil
+	if e.TokenEndpoint() == "" && e.Issuer == "" {
+		return r, errors.New("base_url or token_url is missing")
+	}
+	client, err := endpoint.New(e.endpointConfig(r.policy, log))
+	if err != nil {
+		return r, err
+	}
+	if e.Grant == RefreshToken {
+		r.rotating, r.seeds = client, client.Seed
+	}
+	e.Assertion.Issuer = cmp.Or(e.Assertion.Issuer, client.ServiceAccount())
+	r.source, r.fingerprint, r.credential = client, e.fingerprint(), client.Credential
+	return r, e.checkRotation(&r)
+}
+
+// checkRotation checks what goes with refresh tokens.
+func (e Environment) checkRotation(r *resolved) error {
+	if r.rotating == nil {
+		return nil
+	}
+	if r.policy.Outage == OutageRefreshAlone {
+		return fmt.Errorf("outage: %s with grant %s would spend the refresh token that the others need", OutageRefreshAlone, RefreshToken)
+	}
+	if longest := lock.Longest - sendReserve; r.policy.EndpointTimeout > longest {
+		return fmt.Errorf("endpoint_timeout: at most %v with grant %s: the lease must outlast the request", longest, RefreshToken)
+	}
+	r.client = digest.Of([]string{"client", e.Issuer, e.TokenEndpoint(), e.SourceID, e.ClientID})[:16]
+	return nil
+}
+
+// endpointConfig is what e says of the token endpoint.
+func (e Environment) endpointConfig(p Policy, log *slog.Logger) endpoint.Config {
+	return endpoint.Config{
+		TokenURL:               e.TokenEndpoint(),
+		Issuer:                 e.Issuer,
+		AllowHTTP:              e.AllowHTTP,
+		AuthorizationURL:       e.AuthorizationURL,
+		DeviceAuthorizationURL: e.DeviceAuthorizationURL,
+		RevocationURL:          e.RevocationURL,
+
+		ClientID:                e.ClientID,
+		ClientSecret:            e.ClientSecret,
+		ClientSecretFile:        e.ClientSecretFile,
+		AuthMethod:              e.AuthMethod,
+		PrivateKeyFile:          e.PrivateKeyFile,
+		KeyID:                   e.KeyID,
+		SigningAlgorithm:        e.SigningAlgorithm,
+		ClientAssertionAudience: e.ClientAssertionAudience,
+		ClientAssertionFile:     e.ClientAssertionFile,
+		ClientCertFile:          e.ClientCertFile,
+		ClientKeyFile:           e.ClientKeyFile,
+		CAFile:                  e.CAFile,
+
+		Grant:         e.Grant,
+		Scopes:        slices.Clone(e.Scopes),
+		Audience:      slices.Clone(e.Audience),
+		Resource:      slices.Clone(e.Resource),
+		Params:        cloneValues(e.Params),
+		SecretParams:  maps.Clone(e.SecretParams),
+		Headers:       maps.Clone(e.Headers),
+		SecretHeaders: maps.Clone(e.SecretHeaders),
+
+		RefreshToken:       e.RefreshToken,
+		RefreshTokenFile:   e.RefreshTokenFile,
+		Assertion:          e.Assertion,
+		SubjectTokenFile:   e.SubjectTokenFile,
+		SubjectTokenType:   e.SubjectTokenType,
+		ActorTokenFile:     e.ActorTokenFile,
+		ActorTokenType:     e.ActorTokenType,
+		RequestedTokenType: e.RequestedTokenType,
+
+		HTTPClient:     e.HTTPClient,
+		ConnectTimeout: p.ConnectTimeout,
+		Report:         func(err error) { log.Warn("a file's new version is not used", "error", err) },
+	}
 }
 
 // resolved is an environment ready for use.
 type resolved struct {
 	policy      Policy
 	source      Source
-	origins     []string // nil: any
+	rotating    Refresher     // nil where no refresh tokens are used; else asked in place of source
+	seeds       func() Secret // the configured refresh token; nil where none can be
+	client      string        // digest of the client, and of where it is one: whom a refresh token may be shown to
+	origins     []string      // nil: any
 	fingerprint string
-	credential  string
+	credential  func() string // of the secrets as they are now: those in files may be replaced
 }
 
 func cloneValues(v url.Values) url.Values {
@@ -340,39 +407,58 @@ func (e Environment) origins() ([]string, error) {
 	return allowed, nil
 }
 
-// fingerprint is a digest of all that decides which token comes back, and of no secret.
+// fingerprint is a digest of all that decides which token comes back, and of no secret. Where only what releases before
+// the other grants knew is set, it is what it was with them.
 func (e Environment) fingerprint() string {
 	scopes := slices.Compact(slices.Sorted(slices.Values(e.Scopes)))
-	parts := []string{"client_credentials", e.TokenEndpoint(), e.ClientID, strings.Join(scopes, " ")}
+	parts := []string{string(cmp.Or(e.Grant, ClientCredentials)), e.TokenEndpoint(), e.ClientID, strings.Join(scopes, " ")}
 	if e.Source != nil {
 		parts[0] = "source " + e.SourceID
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
-		for _, value := range e.Params[name] {
+	params := cloneValues(e.Params)
+	params["audience"] = append(params["audience"], e.Audience...) // the same request
+	params["resource"] = append(params["resource"], e.Resource...)
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		for _, value := range params[name] {
 			parts = append(parts, name, value)
 		}
 	}
-	return digest(parts)[:16]
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, "", name, value) // no parameter has an empty name
+		}
+	}
+	if e.TokenURL == "" {
+		add("issuer", e.Issuer)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		add("header "+http.CanonicalHeaderKey(name), e.Headers[name])
+	}
+	if e.Grant == JWTBearer {
+		add("assertion.issuer", e.Assertion.Issuer)
+		add("assertion.subject", e.Assertion.Subject)
+		add("assertion.audience", e.Assertion.Audience)
+		if claims, err := json.Marshal(e.Assertion.Claims); err == nil && len(e.Assertion.Claims) > 0 {
+			add("assertion.claims", string(claims))
+		}
+	}
+	if e.Grant == TokenExchange {
+		add("subject_token_type", endpoint.TokenTypeURN(cmp.Or(e.SubjectTokenType, "jwt")))
+		if e.ActorTokenFile != "" {
+			add("actor_token_type", endpoint.TokenTypeURN(cmp.Or(e.ActorTokenType, "jwt")))
+		}
+		add("requested_token_type", endpoint.TokenTypeURN(e.RequestedTokenType))
+	}
+	return digest.Of(parts)[:16]
 }
 
-// credentialDigest is 16 bits of a digest of the secret: enough to tell an old secret from a new one, too short to test
-// guesses against.
+// credentialDigest is, for a Source, what [endpoint.Client.Credential] is of the same secrets.
 func (e Environment) credentialDigest() string {
 	parts := []string{"credential", e.ClientSecret.Reveal()}
 	for _, name := range slices.Sorted(maps.Keys(e.SecretParams)) {
 		parts = append(parts, name, e.SecretParams[name].Reveal())
 	}
-	return digest(parts)[:4]
-}
-
-// digest hashes parts with their lengths, so that no two lists look alike.
-func digest(parts []string) string {
-	h := sha256.New()
-	for _, p := range parts {
-		_ = binary.Write(h, binary.BigEndian, uint64(len(p)))
-		_, _ = h.Write([]byte(p))
-	}
-	return hex.EncodeToString(h.Sum(nil))
+	return digest.Of(parts)[:4]
 }
 
 // defaultReplica returns host:pid.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -126,7 +127,7 @@ func TestConfigErrors(t *testing.T) {
 		{"an empty secret", func(_ *conf, e *env) { e.ClientSecret = NewSecret("") }, "onetoken: environment prod: client_secret is missing"},
 		{
 			"an unknown method", func(_ *conf, e *env) { e.AuthMethod = "tls" },
-			`onetoken: environment prod: auth_method "tls" is not one of client_secret_basic, client_secret_post`,
+			`onetoken: environment prod: auth_method "tls" is not one of client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, none`,
 		},
 		{
 			"a bad scope", func(_ *conf, e *env) { e.Scopes = []string{"a b"} },
@@ -296,7 +297,7 @@ func TestOriginsOfAnEnvironment(t *testing.T) {
 
 func TestASourceNeedsNoClient(t *testing.T) {
 	source := SourceFunc(func(context.Context) (*Reply, error) { return nil, errors.New("never called") })
-	r, err := Environment{Source: source, SourceID: "vault"}.resolve()
+	r, err := Environment{Source: source, SourceID: "vault"}.resolve(slog.New(slog.DiscardHandler))
 	if err != nil || r.source == nil || r.origins != nil {
 		t.Errorf("%v, origins %q, %v; want the source, any origin, no error", r.source, r.origins, err)
 	}

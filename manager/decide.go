@@ -28,6 +28,7 @@ type view struct {
 	local        local         // what this replica knows alone
 	localPause   time.Duration // how long it holds back by itself
 	replaceAfter time.Duration // how old a token of another configuration must be to be replaced
+	grant        grantView
 }
 
 // plainly is v without those who want more than any usable token.
@@ -42,16 +43,18 @@ type step int
 const (
 	stepServe    step = iota // the token read is the answer
 	stepFail                 // the failure read is the answer
+	stepLogin                // no refresh token can be used until a person brings one
 	stepHoldBack             // this replica holds back by itself, and nobody else is at it
-	stepYield                // a token of another configuration is stored, and this replica can do without its own
+	stepYield                // a token of another configuration, or other keys, is stored, and this replica can do without its own
 	stepWait                 // another is at it, or it is too early: look again later
 	stepAcquire              // try the lease
 )
 
-// A decision is a step with, for stepWait, how long at most.
+// A decision is a step with, for stepWait, how long at most; for stepLogin, why.
 type decision struct {
-	step  step
-	pause time.Duration
+	step   step
+	pause  time.Duration
+	reason string
 }
 
 // decide is the whole of the flow's policy. A failure comes before a held lock: those who wait for its holder get its
@@ -59,19 +62,24 @@ type decision struct {
 func decide(v view) decision {
 	r := v.record
 	what := judge(r, v.policy, v.fingerprint)
+	login := v.grant.needsLogin(r.Grant)
 	switch {
 	case what == usable && r.Token.Version > v.above:
 		return decision{step: stepServe}
+	case login != "" && !(v.explicit && v.grant.mayTry(r.Grant)):
+		return decision{step: stepLogin, reason: login}
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
 		return decision{step: stepFail}
 	case r.Lock != nil && r.Lock.TTL >= 0 && r.Lock.TTL <= maxLease: // else nobody's: trying it mends it
-		return decision{stepWait, r.Lock.TTL}
+		return decision{step: stepWait, pause: r.Lock.TTL}
 	case what == foreign && v.hasUsable && !v.explicit:
 		return decision{step: stepYield}
-	case what == foreign && !r.Token.IssuedAt.After(r.Now) && r.Now.Sub(r.Token.IssuedAt) < v.replaceAfter:
-		return decision{stepWait, v.replaceAfter - r.Now.Sub(r.Token.IssuedAt)}
+	case what == foreign && !r.Stored().IssuedAt.After(r.Now) && r.Now.Sub(r.Stored().IssuedAt) < v.replaceAfter:
+		return decision{step: stepWait, pause: v.replaceAfter - r.Now.Sub(r.Stored().IssuedAt)}
 	case v.localPause > 0 && !v.explicit:
 		return decision{step: stepHoldBack}
+	case v.grant.takenFor(r) > 0:
+		return decision{step: stepWait, pause: v.grant.takenFor(r)}
 	default:
 		return decision{step: stepAcquire}
 	}

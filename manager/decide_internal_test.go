@@ -39,7 +39,7 @@ func locked(ttl time.Duration) func(*store.Record) {
 func TestDecide(t *testing.T) {
 	serve, fail, holdBack := decision{step: stepServe}, decision{step: stepFail}, decision{step: stepHoldBack}
 	yield, acquire := decision{step: stepYield}, decision{step: stepAcquire}
-	wait := func(d time.Duration) decision { return decision{stepWait, d} }
+	wait := func(d time.Duration) decision { return decision{step: stepWait, pause: d} }
 	unavailable := failed("http_503")
 	record := recordOf
 	for _, c := range []struct {

@@ -24,6 +24,7 @@ func TestTheManagerPullsInNoMoreThanItNeeds(t *testing.T) {
 	for _, d := range deps {
 		for _, never := range []string{
 			"cobra", "pflag", "miniredis", "prometheus", "yaml", "goleak", "gopher-lua",
+			"google.golang.org/grpc", "google.golang.org/protobuf", // manager/grpccreds is there for those who have them
 			"opentelemetry.io/otel/sdk", "opentelemetry.io/otel/exporters", // of OpenTelemetry the API alone
 		} {
 			if strings.Contains(d, never) {
@@ -52,6 +53,8 @@ func TestImportsPointDown(t *testing.T) {
 		{"store", []string{"lock", "manager", "cmd"}},
 		{"lock", []string{"store", "manager", "cmd"}},
 		{"manager/endpoint", []string{"lock", "cmd"}},
+		{"manager/grpccreds", []string{"internal/config", "cmd"}},
+		{"cmd/onetoken", []string{"manager/grpccreds"}},
 		{"manager/telemetry", []string{"store", "lock", "manager/endpoint", "internal", "cmd"}},
 	} {
 		for _, d := range dependencies(t, module+c.path) {

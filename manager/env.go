@@ -42,10 +42,19 @@ type Env struct {
 	conflict    conflict
 	aloneAt     time.Duration // no token is fetched without Redis before
 	lastRead    time.Duration
+	sealed      Version       // the last token that was found not to open here
 	heardAt     time.Duration // when a flight that waits was last told to look
 	looking     bool          // whether a read is under way that nobody waits for
 	lookAgain   bool
 	closed      bool
+	listeners   map[*listener]struct{}
+
+	listening atomic.Int64 // how many of them there are
+
+	// Where a refresh token is used.
+	takenOver   string // lock value of an attempt that is over, though Redis may not know
+	unwritten   int    // writes under way of a refresh token that nobody else has
+	closedGrant string // version of a grant that doesn't open here, "" where none is known
 
 	// For the signals alone, and by no mutex.
 	signals  *telemetry.Env

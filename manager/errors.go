@@ -103,6 +103,20 @@ func (e *EndpointError) Error() string {
 
 func (e *EndpointError) Unwrap() error { return e.Err }
 
+// A LoginError says that there is no refresh token that can be used, until a person brings one: by "onetoken login", "onetoken
+// grant import" or [Manager.ImportGrant]. An *[EndpointError] is in its chain where the endpoint has just said so.
+type LoginError struct {
+	Environment string
+	Reason      string
+	Err         error // nil where it is read from Redis
+}
+
+func (e *LoginError) Error() string {
+	return fmt.Sprintf("onetoken: %s: a person must log in: %s (onetoken login, or onetoken grant import)", e.Environment, e.Reason)
+}
+
+func (e *LoginError) Unwrap() error { return e.Err }
+
 // A WaitError says what a caller was waiting for when its context ended. It wraps the context's cause.
 type WaitError struct {
 	Environment string
@@ -116,11 +130,20 @@ func (e *WaitError) Error() string {
 
 func (e *WaitError) Unwrap() error { return e.Err }
 
-// A ConflictError says that the stored token is of another configuration, while this replica has one that it can use. It
-// ends a refresh behind the callers; of them only those of [Env.TokenFor] get it.
-type ConflictError struct{ Environment string }
+// A ConflictError says that the stored token is of another configuration, or can't be read with the keys here, while this
+// replica has one that it can use. It ends a refresh behind the callers; of them only those of [Env.TokenFor] get it.
+type ConflictError struct {
+	Environment string
+	Err         error // why it can't be read: a *[store.UnreadableError]; nil where it is of another configuration
+}
+
+// Unwrap returns e.Err.
+func (e *ConflictError) Unwrap() error { return e.Err }
 
 func (e *ConflictError) Error() string {
+	if unreadable, ok := errors.AsType[*store.UnreadableError](e.Err); ok {
+		return fmt.Sprintf("onetoken: %s: the stored token can't be read with the keys here: %s", e.Environment, unreadable.Reason)
+	}
 	return fmt.Sprintf("onetoken: %s: the stored token is of another configuration (a deploy under way, or two services in one namespace)", e.Environment)
 }
 

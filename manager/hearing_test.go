@@ -37,7 +37,7 @@ func (h replied) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // isRead reports whether cmd is the script that reads all there is.
 func isRead(cmd redis.Cmder) bool {
 	args := cmd.Args()
-	return strings.HasPrefix(cmd.Name(), "eval") && len(args) > 7 && args[2] == 4 && args[7] == 9
+	return strings.HasPrefix(cmd.Name(), "eval") && len(args) > 7 && args[2] == 5 && args[8] == 9
 }
 
 // listening waits until that many managers hear events.

@@ -125,7 +125,7 @@ func (m *Manager) configure(c Config) error {
 		if err := store.CheckName(name); err != nil {
 			return &ConfigError{Err: fmt.Errorf("environments: %w", err)}
 		}
-		r, err := c.Environments[name].resolve()
+		r, err := c.Environments[name].resolve(m.log.With("env", name))
 		if err != nil {
 			return &ConfigError{Environment: name, Err: err}
 		}

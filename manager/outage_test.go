@@ -232,7 +232,7 @@ func (f *faulty) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // isPut reports whether cmd is the script that stores a token.
 func isPut(cmd redis.Cmder) bool {
 	args := cmd.Args()
-	return strings.HasPrefix(cmd.Name(), "eval") && len(args) > 15 && args[2] == 3 && slices.Contains(args, any("access_token"))
+	return strings.HasPrefix(cmd.Name(), "eval") && len(args) > 15 && args[2] == 4 && slices.Contains(args, any("access_token"))
 }
 
 func withFaults(faults *faulty) edit {

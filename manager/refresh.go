@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/onetoken/onetoken/internal/jitter"
@@ -55,10 +56,12 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 			e.holdBack(failure, failure.Attempt)
 		}
 		return f.failAsRead(v.sent, failure, failure.Version, failure.RetryAfter)
+	case stepLogin:
+		return f.failAsRead(v.sent, e.loginError(d.reason, nil), 0, learnt)
 	case stepHoldBack:
 		return f.failAsRead(v.sent, v.local.err.after(v.localPause), 0, v.localPause)
 	case stepYield:
-		return f.yield(&ConflictError{Environment: e.name})
+		return f.yield(&ConflictError{Environment: e.name, Err: r.TokenErr})
 	case stepWait:
 		f.waitForOther(ctx, whoRefreshes(r), d.pause, poll)
 	case stepAcquire:
@@ -85,6 +88,13 @@ func whoRefreshes(r *store.Record) string {
 	if r.Lock != nil {
 		return holder(r.Lock.Holder)
 	}
+	if r.Grant != nil && r.Grant.Taken != 0 {
+		name, _, _ := strings.Cut(r.Grant.TakenBy, "|")
+		return "the outcome of the refresh token's use by " + cmp.Or(name, "somebody without a name")
+	}
+	if r.Sealed != nil {
+		return "a token that can't be read with the keys here to be old enough"
+	}
 	return "a token of another configuration to be old enough"
 }
 
@@ -101,22 +111,23 @@ func (f *flight) waits(what string) {
 // view gathers what decide looks at.
 func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e := f.env
+	credential, seed := e.credential(), e.seed() // they look at files
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
 	f.lessened = false
-	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Token == nil || r.Token.Version < f.above) {
+	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Stored() == nil || r.Stored().Version < f.above) {
 		// Redis lost its history, and not just the mark: what it issues from here on may be lower.
 		f.above = anyVersion
 	}
 	// Since when, by Redis's clock, in terms of ours: at the latest the age before the reply, at the earliest before the
 	// request. The earliest, so that nothing older than the call passes for its outcome.
 	since := func(t time.Time) time.Duration { return sent - r.Now.Sub(t) }
-	if f.explicit && f.above == anyVersion && r.Token != nil && since(r.Token.IssuedAt) < f.called {
-		f.above = r.Token.Version
+	if f.explicit && f.above == anyVersion && r.Stored() != nil && since(r.Stored().IssuedAt) < f.called {
+		f.above = r.Stored().Version
 	}
 	return view{
-		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: e.credential,
+		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: credential,
 		above:        f.above,
 		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
@@ -125,6 +136,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		local:        e.local,
 		localPause:   e.local.until - now,
 		replaceAfter: e.conflict.wait(now),
+		grant:        e.grantViewLocked(seed),
 	}
 }
 
@@ -202,7 +214,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	e := f.env
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
-	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.policy.Lease)
+	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}

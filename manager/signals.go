@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,9 +38,9 @@ func (m *Manager) observe(c Config) error {
 	return nil
 }
 
-// serverOf is where the environment's token endpoint is. Nothing else of the URL is shown: a path or a query may be secret.
+// serverOf is where the environment's token endpoint is, or its issuer, where only that is known. Nothing else of the URL is shown: a path or a query may be secret.
 func serverOf(e Environment) telemetry.Server {
-	u, err := url.Parse(e.TokenEndpoint())
+	u, err := url.Parse(cmp.Or(e.TokenEndpoint(), e.Issuer))
 	if e.Source != nil || err != nil {
 		return telemetry.Server{}
 	}
@@ -119,11 +120,14 @@ func kindOf(err error) string {
 	_, isRedis := errors.AsType[*RedisError](err)
 	_, isConflict := errors.AsType[*ConflictError](err)
 	_, gaveUp := errors.AsType[*WaitError](err)
+	_, isLogin := errors.AsType[*LoginError](err)
 	switch {
 	case err == nil:
 		return ""
 	case isEndpoint:
 		return telemetry.ErrorType(failed.Code)
+	case isLogin:
+		return telemetry.ErrorType(grantRefused)
 	case isRedis:
 		return telemetry.Redis
 	case isConflict:

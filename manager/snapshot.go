@@ -63,9 +63,11 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 		e.dropped, e.rejected = 0, 0 // Redis lost its history: its invalidations are gone, what was replaced may be back
 	}
 	e.dropLocked(r.Mark.Dropped)
-	if r.TokenErr != nil {
-		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
+	if g := r.Grant; g != nil && e.local.err != nil && e.local.err.Version != 0 && g.Version > e.local.err.Version {
+		e.local = local{} // somebody has logged in since this replica was refused
+		e.noteBackoff(0)
 	}
+	e.warnLocked(r)
 	if judge(r, e.policy, e.fingerprint) == usable {
 		lost := func(s *snapshot) bool {
 			// A failover may forget that it was stored, and not that it was issued.
@@ -75,6 +77,17 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	}
 	if sent >= e.suspectedAt {
 		e.clearSuspicionLocked()
+	}
+}
+
+// warnLocked logs what can't be read, and of tokens that don't open here each once: they stay, and are read again and again.
+func (e *Env) warnLocked(r *store.Record) {
+	switch {
+	case r.Sealed == nil && r.TokenErr != nil:
+		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
+	case r.Sealed != nil && r.Sealed.Version != e.sealed:
+		e.sealed = r.Sealed.Version
+		e.log.Warn("the stored token can't be read with the keys here", "outcome", "sealed", "version", r.Sealed.Version, "error", r.TokenErr)
 	}
 }
 
@@ -139,8 +152,11 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 // notLost is for [Env.publishLocked]: whatever is known here, Redis's history isn't in question.
 func notLost(*snapshot) bool { return false }
 
-// tellLocked wakes all who wait for a token that can be used.
+// tellLocked wakes all who wait for a token that can be used, and those who listen.
 func (e *Env) tellLocked() {
+	for l := range e.listeners {
+		l.poke()
+	}
 	if e.news != nil {
 		close(e.news)
 		e.news = nil

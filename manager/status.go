@@ -15,7 +15,7 @@ type State string
 // The states, in the order in which they are looked for: the first that holds is the state.
 const (
 	StateRefreshing State = "refreshing" // somebody holds the lease
-	StateConflict   State = "conflict"   // the stored token is of another configuration
+	StateConflict   State = "conflict"   // the stored token is of another configuration, or sealed with other keys
 	StateFailing    State = "failing"    // the last attempt failed, and no newer token is there
 	StateMissing    State = "missing"    // no usable token
 	StateStale      State = "stale"      // usable, and past its refresh point
@@ -74,7 +74,7 @@ func (m *Manager) Status(ctx context.Context, env string) (Status, error) {
 	if err != nil {
 		return Status{}, &RedisError{Environment: env, Err: err}
 	}
-	return describe(env, r, e.policy, e.fingerprint), nil
+	return describe(env, r, e.policy, e.fingerprint, e.loginReason(r)), nil
 }
 
 // StatusOf describes a record of env that somebody else has read: as Status does where env is configured here, else as the
@@ -84,7 +84,7 @@ func (m *Manager) StatusOf(env string, r *store.Record) Status {
 	if err != nil {
 		return StatusOf(env, r)
 	}
-	return describe(env, r, e.policy, e.fingerprint)
+	return describe(env, r, e.policy, e.fingerprint, e.loginReason(r))
 }
 
 // StatusOf describes a record whose environment isn't configured here: by the default policy, and without knowing
@@ -94,27 +94,32 @@ func StatusOf(env string, r *store.Record) Status {
 	if err != nil {
 		panic(err) // the defaults are valid
 	}
-	return describe(env, r, p, "")
+	return describe(env, r, p, "", grantView{used: true}.refusal(r.Grant))
 }
 
-func describe(env string, r *store.Record, p Policy, fingerprint string) Status {
+// describe makes a status of r. login says why a person must log in, "" where none must.
+func describe(env string, r *store.Record, p Policy, fingerprint, login string) Status {
 	s := Status{Environment: env, ReadAt: r.Now}
 	if r.Lock != nil {
 		s.Lock = LockStatus{Holder: some(r.Lock.Holder), TTL: Milliseconds(max(r.Lock.TTL, 0))}
 	}
-	if f := r.Failure; f != nil && (r.Token == nil || f.Version > r.Token.Version) {
+	if f := r.Failure; f != nil && (r.Stored() == nil || f.Version > r.Stored().Version) {
 		s.Failure = FailureStatus{Code: some(f.Code), Status: some(f.Status), Message: some(f.Message), Attempt: some(f.Attempt), RetryAt: some(f.RetryAt)}
+	}
+	if g := r.Grant; g != nil && login != "" && g.Refused != 0 && g.Reason != store.ReasonLogout && (r.Stored() == nil || g.Refused > r.Stored().Version) {
+		s.Failure.Code, s.Failure.Message = some(g.Reason), some("a person must log in: "+login)
+		s.Failure.RetryAt = nil // nobody tries
 	}
 	verdict := judge(r, p, fingerprint)
 	s.Usable = verdict == usable
-	if t := r.Token; t != nil {
+	if t := r.Stored(); t != nil {
 		s.TTL, s.ExpiresAt, s.Version, s.RefreshedBy = Milliseconds(r.TTL), some(t.ExpiresAt), some(t.Version), some(t.RefreshedBy)
 		s.Life = t.Life()
 	}
 	if !s.Usable {
-		reason := verdict.String()
-		if e, ok := errors.AsType[*store.UnreadableError](r.TokenErr); ok {
-			reason += ": " + e.Reason
+		reason := reasonOf(verdict, r)
+		if login != "" {
+			reason += "; a person must log in: " + login
 		}
 		s.Reason = &reason
 	}
@@ -127,12 +132,24 @@ func describe(env string, r *store.Record, p Policy, fingerprint string) Status 
 		s.State = StateFailing
 	case !s.Usable:
 		s.State = StateMissing
-	case r.TTL <= r.Token.Life()-p.refreshPoint(r.Token.Life(), r.Token.Took, 0):
+	case r.TTL <= s.Life-p.refreshPoint(s.Life, r.Stored().Took, 0):
 		s.State = StateStale
 	default:
 		s.State = StateFresh
 	}
 	return s
+}
+
+// reasonOf says why the token in r can't be used.
+func reasonOf(v verdict, r *store.Record) string {
+	e, ok := errors.AsType[*store.UnreadableError](r.TokenErr)
+	switch {
+	case ok && v == foreign:
+		return "the stored token can't be read with the keys here: " + e.Reason
+	case ok && v == unreadable:
+		return v.String() + ": " + e.Reason
+	}
+	return v.String()
 }
 
 // some returns a pointer to v, nil where v has no value.

@@ -39,7 +39,7 @@ func TestStatesInTheirOrder(t *testing.T) {
 		{"a token before its refresh point", recordOf(age(48*time.Minute - time.Second)), StateFresh, true},
 		{"a new token", recordOf(age(0)), StateFresh, true},
 	} {
-		s := describe("prod", c.record, defaulted(t, Policy{}), "c1")
+		s := describe("prod", c.record, defaulted(t, Policy{}), "c1", "")
 		if s.State != c.state || s.Usable != c.usable {
 			t.Errorf("%s: %s, usable %v; want %s, %v", c.name, s.State, s.Usable, c.state, c.usable)
 		}
@@ -64,7 +64,7 @@ func TestReasons(t *testing.T) {
 		{recordOf(unreadableToken), "unreadable"},
 		{recordOf(unreadableToken), "not a hash"},
 	} {
-		s := describe("prod", c.record, defaulted(t, Policy{}), "c1")
+		s := describe("prod", c.record, defaulted(t, Policy{}), "c1", "")
 		if s.Reason == nil || !strings.Contains(*s.Reason, c.want) {
 			t.Errorf("reason %v; want one with %q", s.Reason, c.want)
 		}
@@ -107,7 +107,7 @@ func TestStatusInJSON(t *testing.T) {
 				`"failure":{"code":null,"status":null,"message":null,"attempt":null,"retry_at":null}}`,
 		},
 	} {
-		got, err := json.Marshal(describe("prod", c.record, defaulted(t, Policy{}), "c1"))
+		got, err := json.Marshal(describe("prod", c.record, defaulted(t, Policy{}), "c1", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestStatusHasNoTokenInIt(t *testing.T) {
 	for name, mend := range map[string]func(*store.Record){
 		"fresh": func(*store.Record) {}, "foreign": foreignToken, "invalidated": droppedUpTo(100), "failing": failed("http_503"),
 	} {
-		s := describe("prod", recordOf(mend), defaulted(t, Policy{}), "c1")
+		s := describe("prod", recordOf(mend), defaulted(t, Policy{}), "c1", "")
 		marshaled, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)

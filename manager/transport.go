@@ -56,16 +56,16 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := t.base.RoundTrip(withToken(req, tok))
-	if err != nil || resp.StatusCode != http.StatusUnauthorized || !rejectsToken(resp.Header) {
+	if err != nil || !RejectsToken(resp) {
 		return resp, err
 	}
 	again, ok := replay(req)
 	if !ok { // the caller gets the answer as it is; the next request shall have a better token
-		t.env.replaceBehind(tok)
+		t.env.Reject(tok)
 		return resp, nil
 	}
-	newer := t.env.replace(req.Context(), tok)
-	if newer == nil {
+	newer, ok := t.env.Replace(req.Context(), tok)
+	if !ok || !newer.IsBearer() {
 		closeBody(again)
 		return resp, nil
 	}
@@ -119,21 +119,23 @@ func (e *Env) bearer(ctx context.Context) (*Token, error) {
 
 // mayHaveToken reports whether the token may go where req goes, by the way that redirects have led it.
 func (e *Env) mayHaveToken(req *http.Request) bool {
-	if e.origins == nil && req.Response == nil {
-		return true
-	}
-	target := origin(req.URL)
-	if e.origins != nil && !slices.Contains(e.origins, target) {
+	if !e.AllowsOrigin(req.URL) {
 		return false
 	}
 	// http.Client links a redirected request to the response that caused it; it would not strip our header, which
 	// it doesn't know.
 	for resp := req.Response; resp != nil; resp = resp.Request.Response {
-		if resp.Request == nil || origin(resp.Request.URL) != target {
+		if resp.Request == nil || origin(resp.Request.URL) != origin(req.URL) {
 			return false
 		}
 	}
 	return true
+}
+
+// AllowsOrigin reports whether the environment's token may be sent to u, by [Environment.Origins]: for those who send it
+// themselves. What a redirect has led to must be asked about again.
+func (e *Env) AllowsOrigin(u *url.URL) bool {
+	return e.origins == nil || slices.Contains(e.origins, origin(u))
 }
 
 // origin is scheme, host and port of u (RFC 6454 §4), without a default port.
@@ -147,114 +149,6 @@ func origin(u *url.URL) string {
 		return scheme + "://" + host
 	}
 	return scheme + "://" + host + ":" + port
-}
-
-// rejectsToken reports whether a 401's challenges (RFC 9110 §11.6.1) are about the token itself: a Bearer challenge
-// with an error other than invalid_token (RFC 6750 §3.1) is about something that a new token doesn't mend.
-func rejectsToken(h http.Header) bool {
-	for _, line := range h.Values("WWW-Authenticate") {
-		for _, code := range bearerErrors(line) {
-			if code != "invalid_token" {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// bearerErrors returns the error parameters of the Bearer challenges in a WWW-Authenticate field.
-func bearerErrors(field string) []string {
-	var codes []string
-	scheme := ""
-	for _, item := range splitQuoted(field) {
-		if strings.TrimSpace(item) == "" {
-			continue // RFC 9110 §5.6.1.2: empty elements of a list don't count
-		}
-		name, value, isParam := strings.Cut(item, "=")
-		// The first parameter of a challenge comes after its scheme and a space: `Bearer realm="x"`.
-		if before, after, ok := strings.Cut(strings.TrimSpace(name), " "); ok {
-			scheme, name = before, strings.TrimSpace(after)
-		} else if !isParam {
-			scheme = before
-		}
-		if isParam && strings.EqualFold(scheme, "bearer") && strings.EqualFold(strings.TrimSpace(name), "error") {
-			codes = append(codes, strings.Trim(strings.TrimSpace(value), `"`))
-		}
-	}
-	return codes
-}
-
-// splitQuoted splits a list at the commas that are not in quotes.
-func splitQuoted(s string) []string {
-	var items []string
-	quoted, escaped, start := false, false, 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case escaped:
-			escaped = false
-		case quoted && c == '\\':
-			escaped = true
-		case c == '"':
-			quoted = !quoted
-		case c == ',' && !quoted:
-			items = append(items, s[start:i])
-			start = i + 1
-		}
-	}
-	return append(items, s[start:])
-}
-
-// replaceableAge is how old a token must be before something other than its age, a 401 or a caller who needs it for longer,
-// has it replaced: 30 s, or a tenth of its life if that is less.
-func replaceableAge(life time.Duration) time.Duration { return min(30*time.Second, life/10) }
-
-// replace returns a usable token above the one that a resource server rejected, or nil where there is none to be had now:
-// the version is too young, was asked about before, or the endpoint fails. A backoff counts.
-func (e *Env) replace(ctx context.Context, rejected *Token) *Token {
-	e.mu.Lock()
-	s := e.usableLocked(rejected.Version)
-	ask, ok := e.rejectLocked(rejected)
-	e.mu.Unlock()
-	if s != nil {
-		return s.token
-	}
-	if !ok {
-		return nil
-	}
-	tok, err := e.join(ctx, ask)
-	if err != nil || !tok.IsBearer() {
-		return nil
-	}
-	return tok
-}
-
-// replaceBehind is replace for a request that can't be sent again.
-func (e *Env) replaceBehind(rejected *Token) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	ask, ok := e.rejectLocked(rejected)
-	if !ok || e.flight != nil || e.closed || e.heldLocked() != nil || e.usableLocked(rejected.Version) != nil {
-		return
-	}
-	ask.background = true
-	e.startLocked(ask)
-}
-
-// rejectLocked decides whether a rejected token is to be replaced: once, which a flight notes when it asks the endpoint
-// for that. While that flight lasts, others join it.
-func (e *Env) rejectLocked(t *Token) (ask, bool) {
-	a := ask{above: t.Version, rejected: true}
-	s := e.snap.Load()
-	if s == nil || s.token.Version != t.Version {
-		return a, s == nil // gone or replaced meanwhile: any newer one will do
-	}
-	if e.m.now()-(s.expires-t.Life()) < replaceableAge(t.Life()) {
-		return a, false
-	}
-	if e.rejected == t.Version && t.Version != 0 {
-		return a, e.flight != nil && e.flight.above >= t.Version
-	}
-	return a, true
 }
 
 // TokenSource returns a [oauth2.TokenSource] for clients of golang.org/x/oauth2; ctx bounds its every call. It is cheap

@@ -181,14 +181,19 @@ func (m *Manager) sweep(next int) int {
 	return next
 }
 
-// keepWarm refreshes what is configured so, without being asked for the token.
+// keepWarm refreshes what is configured so, or has listeners, without being asked for the token.
 func (m *Manager) keepWarm() {
 	now := m.now()
 	for _, name := range m.names {
-		if e := m.envs[name]; e.policy.KeepWarm {
-			if s := e.snap.Load(); s == nil || !s.suspect && now >= s.quietUntil {
-				e.refreshBehind(s, now)
-			}
+		if e := m.envs[name]; e.policy.KeepWarm || e.listening.Load() > 0 {
+			e.warm(now)
 		}
+	}
+}
+
+// warm starts a flight behind nobody, where the token is due.
+func (e *Env) warm(now time.Duration) {
+	if s := e.snap.Load(); s == nil || !s.suspect && now >= s.quietUntil {
+		e.refreshBehind(s, now)
 	}
 }

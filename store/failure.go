@@ -52,13 +52,27 @@ func decodeFailure(f fields) *Failure {
 // f.FailedAt and f.RetryAt; the returned copy has them, and Redis's clock now is returned beside it. Errors: [ErrOlder]
 // (a newer token or failure is there: read again), a *[StatusError].
 func (s *Store) Fail(ctx context.Context, env string, f Failure, backoff, keep time.Duration) (*Failure, time.Time, error) {
+	return s.FailWithGrant(ctx, env, f, backoff, keep, nil)
+}
+
+// FailWithGrant is Fail of an attempt that used a refresh token: nobody uses it any more and, where refused, nobody will
+// unless a person says so. u may be nil. [ErrChanged]: another refresh token is there than the one that was refused.
+func (s *Store) FailWithGrant(ctx context.Context, env string, f Failure, backoff, keep time.Duration, u *Use) (*Failure, time.Time, error) {
 	k := s.Keys(env)
+	use, grantVersion, label := "", "", ""
+	if u != nil {
+		use, grantVersion, label = "used", u.version, u.Label
+		if u.Refused {
+			use = "refused"
+		}
+	}
 	yield := "0"
 	if f.Code == CodeUnreachable {
 		yield = "1"
 	}
-	reply, err := s.run(ctx, env, failScript, "record a failure", 1, []string{k.Mark, k.Failure, k.Token},
+	reply, err := s.run(ctx, env, failScript, "record a failure", 1, []string{k.Mark, k.Failure, k.Token, k.Grant},
 		f.Version.String(), max(backoff, time.Millisecond).Milliseconds(), keep.Milliseconds(), s.Channel(), env, yield, f.Code,
+		use, grantVersion, label,
 		fieldStatus, strconv.Itoa(f.Status),
 		fieldMessage, f.Message,
 		fieldAttempt, strconv.Itoa(f.Attempt),
@@ -68,7 +82,11 @@ func (s *Store) Fail(ctx context.Context, env string, f Failure, backoff, keep t
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	if text(reply, 0) != "failed" {
+	switch text(reply, 0) {
+	case "failed":
+	case "changed":
+		return nil, time.Time{}, ErrChanged
+	default:
 		return nil, time.Time{}, ErrOlder
 	}
 	now := time.UnixMicro(number(reply, 2)).UTC()

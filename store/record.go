@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,15 +17,21 @@ import (
 // A Record is all there is in Redis of one environment, read in one step.
 type Record struct {
 	Now      time.Time     // Redis's clock when it was read
-	Token    *Token        // nil where there is none or it is unreadable
-	TokenErr error         // why it is unreadable: a *[UnreadableError]
-	TTL      time.Duration // the token's remaining life by its key's TTL; above 0 where Token is set
+	Token    *Token        // nil where there is none, it is unreadable or doesn't open
+	Sealed   *Token        // of one whose access token doesn't open with the keys here: all that is known but that
+	TokenErr error         // why Token is nil though there is one: an *[UnreadableError]
+	TTL      time.Duration // the token's remaining life by its key's TTL; above 0 where Token or Sealed is set
 	Mark     Mark
 	Failure  *Failure // nil where there is none or it is unreadable
 	Lock     *Lock    // nil where nobody holds it
+	Grant    *Grant   // nil where there is none
 
 	tokenRaw, failureRaw string // the versions as they stand in Redis, for Issue to compare
 }
+
+// Stored returns Token or Sealed: what is known of the stored token, whether or not it opens here; nil where there is none
+// or it is unreadable.
+func (r *Record) Stored() *Token { return cmp.Or(r.Token, r.Sealed) }
 
 // A Mark holds the versions that order an environment's writes. It has no TTL; after a FLUSHALL or its eviction it is
 // zero, and versions go on growing all the same, since they are never below Redis's clock.
@@ -43,11 +51,15 @@ type Lock struct {
 type UnreadableError struct {
 	Key    string
 	Reason string
+	Err    error // a *[seal.Error], where it is one that doesn't open; else nil
 }
 
 func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("store: %s is unreadable: %s", e.Key, e.Reason)
 }
+
+// Unwrap returns e.Err.
+func (e *UnreadableError) Unwrap() error { return e.Err }
 
 const (
 	fieldAccessToken = "access_token"
@@ -68,16 +80,36 @@ const (
 	fieldRetryAt    = "retry_at"
 	fieldReportedBy = "reported_by"
 	fieldCredential = "credential"
+
+	fieldRefreshToken = "refresh_token"
+	fieldObtainedAt   = "obtained_at"
+	fieldSeed         = "seed"
+	fieldClient       = "client"
+	fieldTaken        = "taken"
+	fieldTakenBy      = "taken_by"
+	fieldTakenUntil   = "taken_until"
+	fieldRefused      = "refused"
+	fieldReason       = "reason"
 )
 
-// readArgs are the arguments of the read script: the number of the token's fields, their names, the failure's.
-var readArgs = []any{
-	9,
-	fieldAccessToken, fieldTokenType, fieldScope, fieldIssuedAt, fieldExpiresAt, fieldVersion, fieldRefreshedBy,
-	fieldTookMS, fieldConfig,
-	fieldCode, fieldStatus, fieldMessage, fieldAttempt, fieldFailedAt, fieldRetryAt, fieldVersion, fieldReportedBy,
-	fieldConfig, fieldCredential,
-}
+// The fields that are read of each hash.
+var (
+	tokenFields = []any{
+		fieldAccessToken, fieldTokenType, fieldScope, fieldIssuedAt, fieldExpiresAt, fieldVersion, fieldRefreshedBy,
+		fieldTookMS, fieldConfig,
+	}
+	failureFields = []any{
+		fieldCode, fieldStatus, fieldMessage, fieldAttempt, fieldFailedAt, fieldRetryAt, fieldVersion, fieldReportedBy,
+		fieldConfig, fieldCredential,
+	}
+	// Never the refresh token: it is given to the one who is about to use it.
+	grantFields = []any{
+		fieldVersion, fieldObtainedAt, fieldSeed, fieldClient, fieldTaken, fieldTakenBy, fieldTakenUntil, fieldRefused, fieldReason,
+	}
+)
+
+// readArgs are the arguments of the read script: of token and failure the number of fields and their names, then the grant's.
+var readArgs = slices.Concat([]any{len(tokenFields)}, tokenFields, []any{len(failureFields)}, failureFields, grantFields)
 
 // Read returns all there is of env, in one round trip. What is unreadable is no error: it is missing from the record.
 // The only errors are those of the client, as a *[StatusError].
@@ -91,14 +123,13 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 }
 
 // readReply is the number of elements of the read script's reply.
-const readReply = 8
+const readReply = 10
 
 // read are the keys of the read script.
-func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lock} }
+func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lock, k.Grant} }
 
 // decode reads a reply of the read script.
 func (s *Store) decode(env string, reply []any) *Record {
-	k := s.Keys(env)
 	now := time.UnixMicro(number(reply, 0)).UTC()
 	mark := list(reply, 3)
 	r := &Record{
@@ -106,25 +137,21 @@ func (s *Store) decode(env string, reply []any) *Record {
 		Mark: Mark{Version(number(mark, 0)), Version(number(mark, 1)), Version(number(mark, 2))},
 		Lock: decodeLock(text(reply, 6), number(reply, 7)),
 	}
-	token := fields{raw: list(reply, 1), names: readArgs[1:10], now: now}
+	token := fields{raw: list(reply, 1), names: tokenFields, now: now}
 	r.tokenRaw = token.text(fieldVersion)
 	r.TTL = milliseconds(number(reply, 2))
 	if !token.missing() {
-		t, err := s.decodeToken(env, token, r.TTL)
-		if err != nil {
-			r.TokenErr = &UnreadableError{Key: k.Token, Reason: err.Error()}
-		} else {
-			r.Token = t
-		}
+		s.decodeTokenInto(r, env, token)
 	}
-	if r.Token == nil {
+	if r.Stored() == nil {
 		r.TTL = 0
 	}
-	failure := fields{raw: list(reply, 4), names: readArgs[10:], now: now}
+	failure := fields{raw: list(reply, 4), names: failureFields, now: now}
 	r.failureRaw = failure.text(fieldVersion)
 	if !failure.missing() && number(reply, 5) > 0 {
 		r.Failure = decodeFailure(failure) // an unreadable one binds nobody and is replaced by the next
 	}
+	r.Grant = s.decodeGrant(env, fields{raw: list(reply, 8), names: grantFields, now: now}, milliseconds(number(reply, 9)))
 	return r
 }
 

@@ -7,6 +7,7 @@
 // For a namespace N (default "onetoken") and an environment "prod" the keys are
 //
 //	N:{prod}:token    hash    the token; its TTL is the token's remaining life
+//	N:{prod}:grant    hash    the refresh token, where one is used
 //	N:{prod}:mark     hash    issued, stored, dropped: the versions that order the writes
 //	N:{prod}:failure  hash    the last failure, while it is remembered
 //	N:{prod}:lock     string  the lease, "<replica>|<random>" (written by package lock)
@@ -30,6 +31,7 @@ import (
 
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/internal/secret"
+	"github.com/onetoken/onetoken/store/seal"
 )
 
 // DefaultNamespace is the namespace of an [Options] that has none.
@@ -50,13 +52,14 @@ var ErrName = errors.New(`names are 1 to 128 of the characters A-Z a-z 0-9 "." "
 // Options configure a [Store]. Zero fields mean the defaults.
 type Options struct {
 	Namespace string        // default [DefaultNamespace]
-	Codec     Codec         // default: secrets are stored as they are
+	Codec     Codec         // default: secrets are stored as they are ([seal.None])
 	Timeout   time.Duration // of one call of Redis; default [DefaultTimeout]
 }
 
 // A Codec seals the secret fields of a record on their way to Redis and opens them on the way back. It is the interface
 // of an AEAD with associated data: a value sealed for one namespace, environment, field and version must not open for
-// another. Implementations must be safe for concurrent use, and their errors must not contain what they were given.
+// another. Implementations must be safe for concurrent use, and their errors must not contain what they were given. Package
+// seal has one, and Tink's AEADs are such.
 type Codec interface {
 	Encrypt(plaintext, associatedData []byte) (ciphertext []byte, err error)
 	Decrypt(ciphertext, associatedData []byte) (plaintext []byte, err error)
@@ -86,7 +89,7 @@ func New(rdb redis.UniversalClient, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("store: namespace: %w", err)
 	}
 	if s.codec == nil {
-		s.codec = plain{}
+		s.codec = seal.None{}
 	}
 	return s, nil
 }
@@ -163,25 +166,30 @@ func (e *StatusError) Unwrap() error { return e.Err }
 //go:embed lua/*.lua
 var lua embed.FS
 
-func script(name string) *redis.Script {
-	common, err := lua.ReadFile("lua/common.lua")
-	if err != nil {
-		panic(err) // embedded: cannot fail
+// script makes one of files, the first of which are shared.
+func script(names ...string) *redis.Script {
+	var source strings.Builder
+	for _, name := range append([]string{"common"}, names...) {
+		part, err := lua.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			panic(err) // embedded: cannot fail
+		}
+		source.Write(part)
 	}
-	own, err := lua.ReadFile("lua/" + name + ".lua")
-	if err != nil {
-		panic(err)
-	}
-	return redis.NewScript(string(common) + string(own))
+	return redis.NewScript(source.String())
 }
 
 // A redis.Script is immutable once made and safe for concurrent use.
 var (
 	readScript       = script("read")
-	issueScript      = script("issue")
-	putScript        = script("put")
-	failScript       = script("fail")
+	issueScript      = script("grants", "issue")
+	putScript        = script("grants", "put")
+	failScript       = script("grants", "fail")
 	invalidateScript = script("invalidate")
+	keepScript       = script("grants", "keep")
+	nextScript       = script("next")
+	adoptScript      = script("grants", "adopt")
+	resealScript     = script("reseal")
 )
 
 // run runs a script about env under the call's own deadline and returns its reply, an array of at least n elements.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/internal/printable"
+	"github.com/onetoken/onetoken/store/seal"
 )
 
 // A Token is an access token with what is known of it. It is immutable: copies and pointers may be shared freely.
@@ -91,7 +92,40 @@ func (s *Store) associatedData(env, field, version string) []byte {
 	return []byte(s.namespace + "\x00" + env + "\x00" + field + "\x00" + version)
 }
 
-func (s *Store) decodeToken(env string, f fields, ttl time.Duration) (*Token, error) {
+// decodeTokenInto sets Token, or what stands for it, in a record whose TTL is set.
+func (s *Store) decodeTokenInto(r *Record, env string, f fields) {
+	t, err := decodeToken(f, r.TTL)
+	if err == nil {
+		var opened []byte
+		if opened, err = s.open(env, fieldAccessToken, f.text(fieldVersion), f.text(fieldAccessToken)); err != nil {
+			r.Sealed = t
+		} else if err = CheckAccessToken(string(opened)); err == nil {
+			t.AccessToken = NewSecret(string(opened))
+			r.Token = NewToken(*t)
+			return
+		}
+	}
+	unreadable := &UnreadableError{Key: s.Keys(env).Token, Reason: err.Error()}
+	if reason, ok := errors.AsType[*seal.Error](err); ok {
+		unreadable.Err = reason
+	}
+	r.TokenErr = unreadable
+}
+
+// open opens a sealed field. Of a codec's errors the text is taken only where it is known to hold nothing of the value.
+func (s *Store) open(env, field, version, sealed string) ([]byte, error) {
+	opened, err := s.codec.Decrypt([]byte(sealed), s.associatedData(env, field, version))
+	if err == nil {
+		return opened, nil
+	}
+	if reason, ok := errors.AsType[*seal.Error](err); ok {
+		return nil, fmt.Errorf("%s doesn't open: %w", field, reason)
+	}
+	return nil, fmt.Errorf("%s doesn't open with the configured keys", field)
+}
+
+// decodeToken decodes all of a token but the access token.
+func decodeToken(f fields, ttl time.Duration) (*Token, error) {
 	if err := f.hash(); err != nil {
 		return nil, err
 	}
@@ -123,22 +157,13 @@ func (s *Store) decodeToken(env string, f fields, ttl time.Duration) (*Token, er
 	if t.Config == "" {
 		return nil, errors.New("config is missing")
 	}
-	sealed := f.text(fieldAccessToken)
-	if sealed == "" {
+	if f.text(fieldAccessToken) == "" {
 		return nil, errors.New("access_token is missing")
-	}
-	opened, err := s.codec.Decrypt([]byte(sealed), s.associatedData(env, fieldAccessToken, raw))
-	if err != nil {
-		return nil, errors.New("access_token doesn't open with the configured keys")
-	}
-	if err := CheckAccessToken(string(opened)); err != nil {
-		return nil, err
 	}
 	if err := CheckTokenType(t.TokenType); err != nil {
 		return nil, err
 	}
-	t.AccessToken = NewSecret(string(opened))
-	return NewToken(t), nil
+	return &t, nil
 }
 
 // An Issue is what a holder of the lease gets for one attempt.
@@ -166,21 +191,29 @@ var (
 // Issue issues the version of one attempt to the holder of the lease, whose lock value is lockValue. seen is the read
 // that the attempt is based on. Errors: [ErrLost], [ErrChanged], a *[StatusError].
 func (s *Store) Issue(ctx context.Context, env, lockValue string, seen *Record) (Issue, error) {
+	at, _, err := s.issue(ctx, env, lockValue, seen)
+	return at, err
+}
+
+// issue runs the issue script, with further arguments where a refresh token is to be used.
+func (s *Store) issue(ctx context.Context, env, lockValue string, seen *Record, further ...any) (Issue, []any, error) {
 	k := s.Keys(env)
-	reply, err := s.run(ctx, env, issueScript, "issue a version", 1, []string{k.Token, k.Mark, k.Failure, k.Lock},
-		lockValue, seen.tokenRaw, seen.failureRaw)
+	reply, err := s.run(ctx, env, issueScript, "issue a version", 1, []string{k.Token, k.Mark, k.Failure, k.Lock, k.Grant},
+		append([]any{lockValue, seen.tokenRaw, seen.failureRaw}, further...)...)
 	if err != nil {
-		return Issue{}, err
+		return Issue{}, nil, err
 	}
 	switch answer := text(reply, 0); answer {
 	case "issued":
-		return Issue{Version: Version(number(reply, 1)), At: time.UnixMicro(number(reply, 2)).UTC()}, nil
+		return Issue{Version: Version(number(reply, 1)), At: time.UnixMicro(number(reply, 2)).UTC()}, reply, nil
 	case "lost":
-		return Issue{}, ErrLost
+		return Issue{}, nil, ErrLost
 	case "changed":
-		return Issue{}, ErrChanged
+		return Issue{}, nil, ErrChanged
+	case "unreadable":
+		return Issue{}, nil, &UnreadableError{Key: k.Grant, Reason: "not a hash"}
 	default:
-		return Issue{}, &StatusError{Op: "issue a version", Key: k.Token, Err: unknownAnswer(answer)}
+		return Issue{}, nil, &StatusError{Op: "issue a version", Key: k.Token, Err: unknownAnswer(answer)}
 	}
 }
 
@@ -191,19 +224,34 @@ func unknownAnswer(a string) error { return fmt.Errorf("unknown answer %.40q", a
 // t.ExpiresAt and t.Version are taken from at and life, not from t. Errors: [ErrOlder], [ErrDropped], [ErrExpired], a
 // *[StatusError]; after the latter it isn't known whether the token is stored, and Put may be run again.
 func (s *Store) Put(ctx context.Context, env string, at Issue, life time.Duration, t *Token) (time.Duration, error) {
+	return s.PutWithGrant(ctx, env, at, life, t, nil)
+}
+
+// PutWithGrant is Put that also writes the refresh token that is good from now on, in the same step: also where the token is
+// refused, and not where a newer one is there. g may be nil.
+func (s *Store) PutWithGrant(ctx context.Context, env string, at Issue, life time.Duration, t *Token, g *NewGrant) (time.Duration, error) {
 	k := s.Keys(env)
 	sealed, err := s.codec.Encrypt([]byte(t.AccessToken.Reveal()), s.associatedData(env, fieldAccessToken, at.Version.String()))
 	if err != nil {
 		return 0, &StatusError{Op: "seal", Key: k.Token, Err: err}
 	}
-	reply, err := s.run(ctx, env, putScript, "store", 1, []string{k.Token, k.Mark, k.Failure},
-		at.Version.String(), at.At.UnixMicro(), life.Milliseconds(), s.Channel(), env,
+	token := []any{
 		fieldAccessToken, string(sealed),
 		fieldTokenType, t.TokenType,
 		fieldScope, t.Scope,
 		fieldRefreshedBy, t.RefreshedBy,
 		fieldTookMS, strconv.FormatInt(t.Took.Milliseconds(), 10),
-		fieldConfig, t.Config)
+		fieldConfig, t.Config,
+	}
+	args := append([]any{at.Version.String(), at.At.UnixMicro(), life.Milliseconds(), s.Channel(), env, len(token)}, token...)
+	if g != nil {
+		grant, err := s.grantArgs(env, at.Version, g)
+		if err != nil {
+			return 0, err
+		}
+		args = append(args, grant...)
+	}
+	reply, err := s.run(ctx, env, putScript, "store", 1, []string{k.Token, k.Mark, k.Failure, k.Grant}, args...)
 	if err != nil {
 		return 0, err
 	}
@@ -238,9 +286,3 @@ func (s *Store) Invalidate(ctx context.Context, env string, v Version) (Version,
 	}
 	return Version(number(reply, 1)), nil
 }
-
-// plain is the codec without keys.
-type plain struct{}
-
-func (plain) Encrypt(p, _ []byte) ([]byte, error) { return p, nil }
-func (plain) Decrypt(c, _ []byte) ([]byte, error) { return c, nil }

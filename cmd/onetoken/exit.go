@@ -9,9 +9,11 @@ import (
 
 	"github.com/onetoken/onetoken/internal/child"
 	"github.com/onetoken/onetoken/internal/config"
+	"github.com/onetoken/onetoken/internal/login"
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -56,10 +58,10 @@ func exitCode(err error) int {
 		return as[*findingError](err).code()
 	case isA[*child.StartError](err):
 		return as[*child.StartError](err).Code
-	case isA[*usageError](err), isA[*config.Error](err), isA[*manager.ConfigError](err),
+	case isA[*usageError](err), isA[*login.SettingError](err), isA[*config.Error](err), isA[*manager.ConfigError](err),
 		isA[*manager.UnknownEnvironmentError](err), isA[*manager.LifeError](err), errors.Is(err, store.ErrName), errors.Is(err, store.ErrImplausible):
 		return exitUsage
-	case isA[*manager.EndpointError](err):
+	case isA[*manager.EndpointError](err), isA[*manager.LoginError](err), isA[*endpoint.Error](err), errors.Is(err, login.ErrNoRefreshToken):
 		return exitEndpoint
 	case isA[*manager.WaitError](err) && errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout

@@ -31,7 +31,12 @@ const (
 // binaries are the commands under test, built once.
 var binaries = struct{ dir, onetoken, worker string }{}
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(browserEnv) != "" {
+		os.Exit(browse())
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "onetoken-test-")

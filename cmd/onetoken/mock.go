@@ -29,12 +29,43 @@ type mockFlags struct {
 	failFirst  int
 	failFor    time.Duration
 	sameToken  bool
+
+	grants         []string // as mockGrants has them
+	authMethods    []string // as mockMethods has them
+	keyFile        string
+	rotate         bool
+	reuseInterval  time.Duration
+	refreshLife    time.Duration
+	refreshFile    string
+	approveDevices bool
+	example        bool
 }
 
 // A mockAnswer is what mock prints as JSON once it listens.
 type mockAnswer struct {
 	BaseURL  string `json:"base_url"` // as an environment's setting; what is below /api wants a token
 	TokenURL string `json:"token_url"`
+
+	// Where the grants are those of a login.
+	AuthorizationURL       string `json:"authorization_url,omitempty"`
+	DeviceAuthorizationURL string `json:"device_authorization_url,omitempty"`
+	RevocationURL          string `json:"revocation_url,omitempty"`
+}
+
+// answer is where everything is, at an origin.
+func (f mockFlags) answer(origin string) mockAnswer {
+	a := mockAnswer{BaseURL: origin + "/api/v2", TokenURL: origin + "/oauth2/v1/token"}
+	for _, grant := range f.grants {
+		switch grant {
+		case "authorization_code":
+			a.AuthorizationURL = origin + mockendpoint.AuthorizePath
+		case "device_code":
+			a.DeviceAuthorizationURL = origin + mockendpoint.DeviceAuthorizationPath
+		case "refresh_token":
+			a.RevocationURL = origin + mockendpoint.RevokePath
+		}
+	}
+	return a
 }
 
 func (a *app) mockCommand() *cobra.Command {
@@ -47,7 +78,12 @@ The token URL is printed once it listens. It runs until it is interrupted.
 
 The client secret that is accepted comes from --client-secret-file or $ONETOKEN_MOCK_CLIENT_SECRET; without one, any is.
 Calls fail always where --status or --error is given alone, else as --fail-first and --fail-for say (by default with 503).
-Each call is logged at --log-level info.`,
+Each call is logged at --log-level info.
+
+With --grant it is a small authorization server: refresh tokens that rotate, and whose reuse ends them all; a login at
+/authorize (it says yes to everybody) or with a device (who opens the URL with its code says yes); /revoke; and the
+metadata of RFC 8414. The refresh token to begin with comes from --refresh-token-file or $ONETOKEN_MOCK_REFRESH_TOKEN.
+--example prints an environment for onetoken.yaml.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.mock(cmd.Context(), f) },
 	}
@@ -63,6 +99,15 @@ Each call is logged at --log-level info.`,
 	flags.IntVar(&f.failFirst, "fail-first", 0, "the first `N` calls fail")
 	flags.DurationVar(&f.failFor, "fail-for", 0, "calls fail for that `time` from the start")
 	flags.BoolVar(&f.sameToken, "same-token", false, "the same token again and again")
+	flags.StringArrayVar(&f.grants, "grant", nil, "a `grant` that is accepted, as often as wanted: client_credentials (the default), refresh_token, jwt_bearer, token_exchange, authorization_code, device_code")
+	flags.StringArrayVar(&f.authMethods, "auth-method", nil, "a `method` that a client may use, as often as wanted: client_secret_basic, client_secret_post, private_key_jwt, none")
+	flags.StringVar(&f.keyFile, "client-key-file", "", "PEM `file` with the public key of private_key_jwt and jwt_bearer")
+	flags.BoolVar(&f.rotate, "rotate", false, "a refresh token is good once, and gives the next one")
+	flags.DurationVar(&f.reuseInterval, "reuse-interval", 0, "`time` for which a spent refresh token may be used again")
+	flags.DurationVar(&f.refreshLife, "refresh-life", 0, "`life` of a refresh token (default: no end)")
+	flags.StringVar(&f.refreshFile, "refresh-token-file", "", "`file` with a refresh token that is accepted from the start")
+	flags.BoolVar(&f.approveDevices, "approve-devices", false, "a device needs nobody's approval")
+	flags.BoolVar(&f.example, "example", false, "print an environment for onetoken.yaml in place of the URL")
 	return cmd
 }
 
@@ -83,15 +128,15 @@ func (f mockFlags) check() error {
 	return nil
 }
 
-// endpoint returns the endpoint that f describes, and what to do once its time of failing is over.
-func (f mockFlags) endpoint(secret string, log func(mockendpoint.Request)) (*mockendpoint.Endpoint, func()) {
+// endpoint returns the endpoint that f describes with options, and what to do once its time of failing is over.
+func (f mockFlags) endpoint(options mockendpoint.Options) (*mockendpoint.Endpoint, func()) {
 	good := mockendpoint.Reply{Delay: f.latency, SameToken: f.sameToken}
 	bad := mockendpoint.Reply{Delay: f.latency, Status: f.status, Error: f.errorCode, RetryAfter: f.retryAfter}
 	if bad.Status == 0 && bad.Error == "" {
 		bad.Status = http.StatusServiceUnavailable
 	}
 	always := (f.status != 0 || f.errorCode != "") && f.failFirst == 0 && f.failFor == 0
-	options := mockendpoint.Options{ClientID: f.clientID, ClientSecret: secret, Life: f.life, Default: good, Log: log}
+	options.Default = good
 	if always || f.failFor > 0 {
 		options.Default = bad
 	}
@@ -102,33 +147,55 @@ func (f mockFlags) endpoint(secret string, log func(mockendpoint.Request)) (*moc
 	return e, func() { e.SetDefault(good) }
 }
 
-func (f mockFlags) secret(lookup func(string) (string, bool)) (string, error) {
-	if f.secretFile == "" {
-		s, _ := lookup("ONETOKEN_MOCK_CLIENT_SECRET")
+// mockSecret is what a file has that a flag names, or else a variable; "": neither.
+func mockSecret(flag, path, variable string, lookup func(string) (string, bool)) (string, error) {
+	if path == "" {
+		s, _ := lookup(variable)
 		return s, nil
 	}
-	data, err := os.ReadFile(f.secretFile)
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("--client-secret-file: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	s := strings.TrimRight(string(data), "\r\n")
 	if s == "" {
-		return "", fmt.Errorf("--client-secret-file: %s is empty", f.secretFile)
+		return "", fmt.Errorf("%s: %s is empty", flag, path)
 	}
 	return s, nil
 }
 
-func (a *app) mock(ctx context.Context, f mockFlags) error {
+// mockEndpoint is the endpoint that f describes, with its secrets.
+func (a *app) mockEndpoint(f mockFlags) (endpoint *mockendpoint.Endpoint, recovered func(), err error) {
 	if err := f.check(); err != nil {
-		return &usageError{err}
+		return nil, nil, err
 	}
-	secret, err := f.secret(a.lookup)
+	options, err := f.serverOptions()
+	if err != nil {
+		return nil, nil, err
+	}
+	options.ClientSecret, err = mockSecret("--client-secret-file", f.secretFile, "ONETOKEN_MOCK_CLIENT_SECRET", a.lookup)
+	if err != nil {
+		return nil, nil, err
+	}
+	refreshToken, err := mockSecret("--refresh-token-file", f.refreshFile, "ONETOKEN_MOCK_REFRESH_TOKEN", a.lookup)
+	if err != nil {
+		return nil, nil, err
+	}
+	options.Log = func(r mockendpoint.Request) {
+		a.log.Info("call", "path", r.Path, "client_id", r.ClientID, "grant", r.Form.Get("grant_type"), "outcome", r.Outcome, "token", r.Token, "family", r.Family)
+	}
+	endpoint, recovered = f.endpoint(options)
+	if refreshToken != "" {
+		endpoint.AddRefreshToken(refreshToken)
+	}
+	return endpoint, recovered, nil
+}
+
+func (a *app) mock(ctx context.Context, f mockFlags) error {
+	endpoint, recovered, err := a.mockEndpoint(f)
 	if err != nil {
 		return &usageError{err}
 	}
-	endpoint, recovered := f.endpoint(secret, func(r mockendpoint.Request) {
-		a.log.Info("call", "path", r.Path, "client_id", r.ClientID, "outcome", r.Outcome, "token", r.Token)
-	})
 	defer endpoint.Close()
 	if f.failFor > 0 {
 		defer time.AfterFunc(f.failFor, recovered).Stop()
@@ -138,9 +205,12 @@ func (a *app) mock(ctx context.Context, f mockFlags) error {
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	base := "http://" + l.Addr().String()
-	answer := mockAnswer{BaseURL: base + "/api/v2", TokenURL: base + "/oauth2/v1/token"}
-	if err := a.answer(answer, answer.TokenURL+"\n"); err != nil {
+	answer := f.answer("http://" + l.Addr().String())
+	text := answer.TokenURL + "\n"
+	if f.example {
+		text = f.configuration(answer)
+	}
+	if err := a.answer(answer, text); err != nil {
 		return err
 	}
 	return serveUntil(ctx, l, mockHandler(endpoint), endpoint.Close)

@@ -3,7 +3,11 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/url"
@@ -13,12 +17,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/oauth2"
 )
 
 // A mock is a running onetoken mock.
 type mock struct {
 	t        *testing.T
 	tokenURL string
+	lines    *bufio.Reader // what else it prints
 	end      func() result // sends SIGTERM, and waits
 }
 
@@ -43,7 +50,7 @@ func startMock(t *testing.T, env []string, args ...string) *mock {
 	if err != nil {
 		t.Fatalf("no URL: %v; %s", err, stderr.String())
 	}
-	return &mock{t: t, tokenURL: strings.TrimSpace(line), end: func() result {
+	return &mock{t: t, tokenURL: strings.TrimSpace(line), lines: lines, end: func() result {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
@@ -56,13 +63,19 @@ func startMock(t *testing.T, env []string, args ...string) *mock {
 // ask asks for a token and returns status, header and body's fields.
 func (m *mock) ask(id, secret string) (int, http.Header, map[string]any) {
 	m.t.Helper()
-	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodPost, m.tokenURL, strings.NewReader("grant_type=client_credentials"))
+	req := m.post(m.tokenURL, url.Values{"grant_type": {"client_credentials"}})
+	req.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
+	return m.do(req)
+}
+
+func (m *mock) post(target string, form url.Values) *http.Request {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodPost, target, strings.NewReader(form.Encode()))
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
-	return m.do(req)
+	return req
 }
 
 func (m *mock) do(req *http.Request) (int, http.Header, map[string]any) {
@@ -216,14 +229,21 @@ func TestMockUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
-		"--life 0s":                      "--life: 0s is not above 0",
-		"--latency -1s":                  "--latency, --retry-after, --fail-for, --fail-first: below 0",
-		"--status 99":                    "--status: 99 is not between 200 and 599",
-		"--retry-after 3s":               "--retry-after needs one of --status, --error, --fail-first, --fail-for",
-		"--fail-first x":                 `invalid argument "x" for "--fail-first" flag: strconv.ParseInt: parsing "x": invalid syntax`,
-		"extra":                          `unknown command "extra" for "onetoken mock"`,
-		"--client-secret-file not-there": "--client-secret-file: open not-there: no such file or directory",
-		"--client-secret-file " + empty:  "--client-secret-file: " + empty + " is empty",
+		"--life 0s":                                "--life: 0s is not above 0",
+		"--latency -1s":                            "--latency, --retry-after, --fail-for, --fail-first: below 0",
+		"--status 99":                              "--status: 99 is not between 200 and 599",
+		"--retry-after 3s":                         "--retry-after needs one of --status, --error, --fail-first, --fail-for",
+		"--fail-first x":                           `invalid argument "x" for "--fail-first" flag: strconv.ParseInt: parsing "x": invalid syntax`,
+		"extra":                                    `unknown command "extra" for "onetoken mock"`,
+		"--client-secret-file not-there":           "--client-secret-file: open not-there: no such file or directory",
+		"--client-secret-file " + empty:            "--client-secret-file: " + empty + " is empty",
+		"--grant password":                         `--grant: "password" is none of authorization_code, client_credentials, device_code, jwt_bearer, refresh_token, token_exchange`,
+		"--auth-method tls_client_auth":            `--auth-method: "tls_client_auth" is none of client_secret_basic, client_secret_post, none, private_key_jwt`,
+		"--auth-method private_key_jwt":            "--auth-method private_key_jwt needs --client-key-file",
+		"--client-key-file " + empty:               "--client-key-file: " + empty + " is no PEM file",
+		"--rotate":                                 "--rotate, --reuse-interval, --refresh-life and --refresh-token-file need --grant refresh_token",
+		"--grant refresh_token --refresh-life -1s": "--reuse-interval, --refresh-life: below 0",
+		"--grant refresh_token --refresh-token-file " + empty: "--refresh-token-file: " + empty + " is empty",
 	} {
 		if got := run(t, nil, append([]string{"mock"}, strings.Fields(args)...)...).fails(t, 2); got != "onetoken: "+want {
 			t.Errorf("%s: got %s", args, got)
@@ -244,6 +264,147 @@ func TestMockSecretFile(t *testing.T) {
 	for secret, want := range map[string]int{clientSecret: 200, "wrong": 401} {
 		if status, _, _ := m.ask("anyone", secret); status != want {
 			t.Errorf("%s: %d, want %d", secret, status, want)
+		}
+	}
+}
+
+func TestMockRefreshTokens(t *testing.T) {
+	t.Parallel()
+	const seed = "hunter2-refresh"
+	m := startMock(t, []string{"ONETOKEN_MOCK_REFRESH_TOKEN=" + seed}, "--grant", "refresh_token", "--rotate", "--refresh-life", "1h", "--log-level", "info")
+	refresh := func(token any) (int, map[string]any) {
+		text, _ := token.(string)
+		status, _, fields := m.do(m.post(m.tokenURL, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {text}}))
+		return status, fields
+	}
+	status, fields := refresh(seed)
+	if status != 200 || fields["refresh_token"] == nil || fields["refresh_token"] == seed || fields["refresh_expires_in"] != 3600.0 {
+		t.Errorf("got %d %v, want a new refresh token for an hour", status, fields)
+	}
+	if status, _, _ := m.ask("me", "any"); status != 400 {
+		t.Errorf("client_credentials: got %d, want 400: it isn't among the grants", status)
+	}
+	for _, token := range []any{seed, fields["refresh_token"]} { // a reuse, and what it has ended
+		if status, again := refresh(token); status != 400 || again["error"] != "invalid_grant" {
+			t.Errorf("got %d %v, want invalid_grant", status, again)
+		}
+	}
+	r := m.end()
+	if strings.Count(r.stderr, "grant=refresh_token") != 3 || strings.Contains(r.stderr, seed) {
+		t.Errorf("logged %s", r.stderr)
+	}
+}
+
+func TestMockLogin(t *testing.T) {
+	t.Parallel()
+	m := startMock(t, nil, "--grant", "authorization_code", "--grant", "device_code", "--grant", "refresh_token", "--auth-method", "none", "--approve-devices")
+	origin := strings.TrimSuffix(m.tokenURL, "/oauth2/v1/token")
+	get := func(target string) *http.Request {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return req
+	}
+	_, _, metadata := m.do(get(origin + "/.well-known/oauth-authorization-server"))
+	if metadata["issuer"] != origin || metadata["token_endpoint"] != m.tokenURL {
+		t.Errorf("got metadata %v", metadata)
+	}
+	authorize, _ := metadata["authorization_endpoint"].(string)
+	verifier := oauth2.GenerateVerifier()
+	resp, err := http.DefaultTransport.RoundTrip(get(authorize + "?response_type=code&client_id=me&redirect_uri=http://127.0.0.1:1/&code_challenge_method=S256&code_challenge=" +
+		oauth2.S256ChallengeFromVerifier(verifier)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	location, err := resp.Location()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, _, fields := m.do(m.post(m.tokenURL, url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"me"}, "code": {location.Query().Get("code")}, "code_verifier": {verifier},
+		"redirect_uri": {"http://127.0.0.1:1/"},
+	}))
+	if status != 200 || fields["refresh_token"] == nil {
+		t.Errorf("the code: got %d %v", status, fields)
+	}
+	_, _, device := m.do(m.post(origin+"/device_authorization", url.Values{"client_id": {"me"}}))
+	code, _ := device["device_code"].(string)
+	status, _, fields = m.do(m.post(m.tokenURL, url.Values{
+		"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "client_id": {"me"}, "device_code": {code},
+	}))
+	if status != 200 || fields["refresh_token"] == nil {
+		t.Errorf("the device: got %d %v", status, fields)
+	}
+	refreshToken, _ := fields["refresh_token"].(string)
+	if status, _, _ := m.do(m.post(origin+"/revoke", url.Values{"client_id": {"me"}, "token": {refreshToken}})); status != 200 {
+		t.Errorf("the revocation: got %d", status)
+	}
+	if status, _, _ := m.do(m.post(m.tokenURL, url.Values{"grant_type": {"refresh_token"}, "client_id": {"me"}, "refresh_token": {refreshToken}})); status != 400 {
+		t.Errorf("after the revocation: got %d, want 400", status)
+	}
+}
+
+// The environment that it prints works as it is.
+func TestMockExample(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := startMock(t, []string{"ONETOKEN_MOCK_CLIENT_SECRET=" + clientSecret}, "--client-id", "it's me", "--example")
+	content := m.tokenURL + "\n"
+	for !strings.Contains(content, "client_secret:") {
+		line, err := m.lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("got %s, %v", content, err)
+		}
+		content += line
+	}
+	path := filepath.Join(t.TempDir(), "onetoken.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, []string{"ONETOKEN_CONFIG=" + path, "ONETOKEN_MOCK_CLIENT_SECRET=" + clientSecret}, "get", "mock", s.redisURL())
+	if r.code != 0 || !strings.HasPrefix(r.stdout, "mock-1-") {
+		t.Errorf("exit code %d, %s; with %s", r.code, r.stderr, content)
+	}
+}
+
+func TestMockExamples(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	seed := filepath.Join(dir, "seed")
+	if err := os.WriteFile(seed, []byte("hunter2-refresh"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := filepath.Join(dir, "public.pem")
+	if err := os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string][]string{
+		"--grant refresh_token --refresh-token-file " + seed:                   {"grant: refresh_token", `refresh_token_file: "` + seed + `"`, "/revoke"},
+		"--grant token_exchange --auth-method none":                            {"grant: token_exchange", "auth_method: none", "subject_token_file: FILE"},
+		"--grant jwt_bearer --client-key-file " + public:                       {"grant: jwt_bearer", "private_key_file: FILE"},
+		"--grant jwt_bearer --client-secret-file " + seed:                      {"assertion: {file: FILE}", `client_secret_file: "` + seed + `"`},
+		"--auth-method private_key_jwt --client-key-file " + public:            {"auth_method: private_key_jwt", "private_key_file: FILE"},
+		"--grant device_code --grant authorization_code --grant refresh_token": {"grant: refresh_token", "authorization_url: http://", "device_authorization_url: http://"},
+	} {
+		m := startMock(t, nil, append(strings.Fields(args), "--example")...)
+		got := m.end().stdout
+		for _, part := range want {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s: got %s, want %s in it", args, got, part)
+			}
+		}
+		if strings.Contains(got, "hunter2") {
+			t.Errorf("%s: a secret was printed", args)
 		}
 	}
 }

@@ -55,7 +55,11 @@ func (f *File) problems(rdb redis.UniversalClient) []error {
 
 // tried makes a manager, and lets it go.
 func (f *File) tried(rdb redis.UniversalClient, changes ...func(*manager.Config)) error {
-	m, err := manager.New(f.config(rdb, nil, changes...))
+	c, err := f.config(rdb, nil, changes...)
+	if err != nil {
+		return err
+	}
+	m, err := manager.New(c)
 	if err == nil {
 		err = m.Close()
 	}

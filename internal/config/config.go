@@ -198,22 +198,31 @@ func (f *File) Client() (redis.UniversalClient, error) {
 // Manager returns a manager of the configured environments on rdb, after the changes to what the file says, if any. An error
 // about a setting is an [*Error] that says where it stands.
 func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (*manager.Manager, error) {
-	m, err := manager.New(f.config(rdb, logger, changes...))
+	c, err := f.config(rdb, logger, changes...)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manager.New(c)
 	return m, f.locate(err)
 }
 
-func (f *File) config(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) manager.Config {
+func (f *File) config(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (manager.Config, error) {
+	codec, err := f.Codec(logger)
+	if err != nil {
+		return manager.Config{}, err
+	}
 	c := manager.Config{
 		Redis:        rdb,
 		Environments: f.Environments,
 		Namespace:    f.Namespace,
 		Replica:      f.Replica,
 		Logger:       logger,
+		Codec:        codec,
 	}
 	for _, change := range changes {
 		change(&c)
 	}
-	return c
+	return c, nil
 }
 
 // locate turns the manager's error about a setting into one that says where the setting stands.

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -281,6 +282,7 @@ func TestSecretFiles(t *testing.T) {
 	for _, path := range append(want, in("cert"), in("ca")) {
 		write(t, path, "content of "+filepath.Base(path)+"\n")
 	}
+	write(t, in("keyring"), "first "+base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n")
 	content := "redis: {url: redis://a, password_file: password}\nsealing: {keyring_file: keyring, accept_unsealed: true}\nagent: {key_file: keys}\n" +
 		"environments:\n  prod:\n    base_url: https://a.example\n    client_id: x\n    client_cert_file: cert\n    ca_file: ca\n    assertion: {file: assertion}\n" +
 		strings.Join(lines, "\n") + "\n"
@@ -293,7 +295,7 @@ func TestSecretFiles(t *testing.T) {
 	if got := slices.Sorted(slices.Values(f.SecretFiles)); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if want := (config.Sealing{KeyringFile: in("keyring"), AcceptUnsealed: true}); f.Sealing != want {
+	if f.Sealing.KeyringFile != in("keyring") || !f.Sealing.AcceptUnsealed {
 		t.Errorf("sealing: %+v", f.Sealing)
 	}
 	e := f.Environments["prod"]

@@ -104,7 +104,7 @@ func environmentTable(e *manager.Environment) table {
 		},
 		rules: []rule{
 			needOne("base_url", "token_url", "issuer"),
-			needOne("client_id").unless(is("grant", &e.Grant, manager.JWTBearer), is("auth_method", &e.AuthMethod, manager.NoClientAuth)),
+			needOne("client_id").unless(is("grant", &e.Grant, manager.JWTBearer, manager.TokenExchange), is("auth_method", &e.AuthMethod, manager.NoClientAuth)),
 			needOne("client_secret", "client_secret_file").
 				unless(is("auth_method", &e.AuthMethod, manager.PrivateKeyJWT, manager.TLSClientAuth, manager.NoClientAuth)),
 			atMostOne("client_secret", "client_secret_file"),

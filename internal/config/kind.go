@@ -45,6 +45,8 @@ func fileKind() kind[string] { return simple("file", "text", value.path) }
 // secretFileKind is the same for one that nobody else should read.
 func secretFileKind() kind[string] { return simple("file", "text", value.secretPath) }
 
+func keyringKind() kind[string] { return simple("file", "text", value.keyringPath) }
+
 // filledKind is a file that others read, and that must be there with something in it.
 func filledKind() kind[string] { return simple("file", "text", value.filled) }
 

@@ -26,16 +26,10 @@ func fileTable(f *File) table {
 	}
 }
 
-// A Sealing is what the file says of keys that seal secrets in Redis. Files are named, not read.
-type Sealing struct {
-	KeyringFile    string
-	AcceptUnsealed bool
-}
-
 func sealingTable(s *Sealing) table {
 	return table{
 		groups: []group{{settings: []setting{
-			set("keyring_file", &s.KeyringFile, secretFileKind(), "the keyring that `onetoken keygen` writes").like("/run/secrets/keyring.json"),
+			set("keyring_file", &s.KeyringFile, keyringKind(), "the keyring that `onetoken keygen` makes").like("/run/secrets/onetoken.keys"),
 			set("accept_unsealed", &s.AcceptUnsealed, boolKind(), "read what isn't sealed, too: while a fleet goes over to sealing").byDefault("false"),
 		}}},
 		rules: []rule{needOne("keyring_file")},

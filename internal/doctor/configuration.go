@@ -26,9 +26,11 @@ func (e *examination) configuration(r *report) {
 		n := len(r.findings)
 		e.settings(r, name, env)
 		if n == len(r.findings) {
-			r.ok(GroupConfiguration+".environment", name, "token endpoint %s", shown(env.TokenEndpoint()))
+			r.ok(GroupConfiguration+".environment", name, "token endpoint %s", shown(asked(env)))
 		}
-		kinds[kind(env)] = append(kinds[kind(env)], name)
+		if env.Grant != manager.RefreshToken { // one client has many users
+			kinds[kind(env)] = append(kinds[kind(env)], name)
+		}
 	}
 	for _, names := range kinds {
 		if slices.Sort(names); len(names) > 1 {
@@ -42,8 +44,12 @@ func (e *examination) configuration(r *report) {
 // kind is the same for environments whose tokens are.
 func kind(e manager.Environment) string {
 	scopes := slices.Compact(slices.Sorted(slices.Values(e.Scopes)))
-	return fmt.Sprintf("%q %q %q %q", e.TokenEndpoint(), e.ClientID, scopes, e.Params.Encode())
+	return fmt.Sprintf("%q %q %q %q %q %q %q %q %v %q", asked(e), e.ClientID, scopes, e.Params.Encode(), e.Grant, e.Audience, e.Resource,
+		e.Headers, e.Assertion, e.SubjectTokenFile)
 }
+
+// asked is the URL that is asked for tokens, or the issuer whose metadata has it.
+func asked(e manager.Environment) string { return cmp.Or(e.TokenEndpoint(), e.Issuer) }
 
 // shown is a URL without what may be secret in it.
 func shown(raw string) string {
@@ -56,7 +62,7 @@ func shown(raw string) string {
 
 func (e *examination) settings(r *report, name string, env manager.Environment) {
 	const check = GroupConfiguration + ".environment"
-	if url := env.TokenEndpoint(); endpoint.CheckURL(url, false) != nil {
+	if url := asked(env); endpoint.CheckURL(url, false) != nil {
 		r.warn(check, name, "allow_http: the client secret goes to "+shown(url)+" in the clear, and the token comes back so",
 			"use https, and take allow_http out")
 	}

@@ -53,7 +53,7 @@ func (e *examination) targets() []target {
 	found := map[string]target{}
 	for _, name := range e.envs {
 		env := e.file.Environments[name]
-		u, err := url.Parse(env.TokenEndpoint())
+		u, err := url.Parse(asked(env))
 		if err != nil {
 			continue // the manager has taken it
 		}

@@ -21,6 +21,8 @@ const (
 	Put        Step = "put"        // put.lua
 	Fail       Step = "fail"       // fail.lua
 	Invalidate Step = "invalidate" // invalidate.lua
+	Keep       Step = "keep"       // keep.lua
+	Adopt      Step = "adopt"      // adopt.lua
 	Subscribe  Step = "subscribe"
 	Event      Step = "event" // a message to a subscriber; there is no request
 	Other      Step = "other"
@@ -59,16 +61,24 @@ func scriptOf(args []string) Step {
 		kinds = append(kinds, key[strings.LastIndexByte(key, ':')+1:])
 	}
 	rest := args[3+n:]
+	if len(rest) < 2 && kinds[0] != "lock" {
+		rest = []string{"", ""}
+	}
 	switch strings.Join(kinds, " ") {
-	case "token mark failure lock":
-		if len(rest) == 3 {
+	case "token mark failure lock grant":
+		if strings.Contains(rest[0], "|") { // the attempt's lock value
 			return Issue
 		}
 		return Read
-	case "token mark failure":
+	case "token mark failure grant":
+		if _, err := strconv.ParseUint(rest[1], 10, 64); err != nil { // the channel, in place of a time
+			return Adopt
+		}
 		return Put
-	case "mark failure", "mark failure token":
+	case "mark failure token grant":
 		return Fail
+	case "grant":
+		return Keep
 	case "token mark":
 		return Invalidate
 	case "lock":

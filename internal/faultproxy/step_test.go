@@ -145,7 +145,7 @@ func testSteps(t *testing.T, direct *redis.Client, protocol int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := seen.last(faultproxy.Reply); f.Step != faultproxy.Read || len(f.Reply) != 8 {
+	if f := seen.last(faultproxy.Reply); f.Step != faultproxy.Read || len(f.Reply) != 10 {
 		t.Fatalf("a read is recognised as %q with a reply of %d elements", f.Step, len(f.Reply))
 	}
 	lease, err := one.Try(ctx, s.Keys("prod").Lock, length)

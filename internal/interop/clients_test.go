@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -86,12 +87,12 @@ func runGo(t *testing.T, r request) answer {
 
 func runNode(t *testing.T, r request) answer {
 	node := programs.Need(t, "node")
-	installed(t)
+	installed(t, installClients)
 	return r.run(t, node, "openid-client.mjs")
 }
 
-// installed installs what clients/package-lock.json names.
-func installed(t *testing.T) {
+// installed has npm install what a test needs.
+func installed(t *testing.T, install func() error) {
 	t.Helper()
 	programs.Need(t, "npm")
 	if err := install(); err != nil {
@@ -102,17 +103,20 @@ func installed(t *testing.T) {
 	}
 }
 
-var install = sync.OnceValue(func() error {
-	if _, err := os.Stat("clients/node_modules/openid-client/package.json"); err == nil {
+var installClients = sync.OnceValue(func() error { return npm("clients") })
+
+// npm installs what a folder's package-lock.json names.
+func npm(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")); err == nil {
 		return nil
 	}
 	cmd := exec.CommandContext(context.Background(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	cmd.Dir = "clients"
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return errors.New("npm ci: " + string(out))
+		return fmt.Errorf("npm ci in %s: %w\n%s", dir, err, out)
 	}
 	return nil
-})
+}
 
 // runPython returns a client that runs with Debian's python3, which has the packages, whatever comes first in PATH.
 func runPython(script, module string) func(*testing.T, request) answer {

@@ -359,13 +359,13 @@ func name(args []string) (what, about, id string) {
 			id = "eval "
 		}
 		switch {
-		case n == 4 && strings.Contains(rest[0], "|"):
+		case n == 5 && strings.Contains(rest[0], "|"):
 			what = "issue"
-		case n == 4:
+		case n == 5:
 			what = "read"
-		case n == 3 && strings.HasSuffix(args[3], ":mark"):
+		case n == 4 && strings.HasSuffix(args[3], ":mark"):
 			what = "fail"
-		case n == 3:
+		case n == 4:
 			what = "put"
 		case n == 2:
 			what = "invalidate"

@@ -44,8 +44,8 @@ func TestConfigErrorsNameTheSetting(t *testing.T) {
 		{"no secret", func(c *endpoint.Config) { c.ClientSecret = secret.Secret{} }, "client_secret is missing"},
 		{"an empty secret", func(c *endpoint.Config) { c.ClientSecret = secret.New("") }, "client_secret is missing"},
 		{
-			"an unknown method", func(c *endpoint.Config) { c.AuthMethod = "none" },
-			`auth_method "none" is not one of client_secret_basic, client_secret_post`,
+			"an unknown method", func(c *endpoint.Config) { c.AuthMethod = "basic" },
+			`auth_method "basic" is not one of client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, none`,
 		},
 		{"an empty scope", func(c *endpoint.Config) { c.Scopes = []string{"a", ""} }, `scopes: "" is no scope (RFC 6749 §3.3)`},
 		{"two scopes in one", func(c *endpoint.Config) { c.Scopes = []string{"a b"} }, `scopes: "a b" is no scope (RFC 6749 §3.3)`},

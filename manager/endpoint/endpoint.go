@@ -1,34 +1,24 @@
-// Package endpoint asks an OAuth 2.0 token endpoint for an access token (RFC 6749 §3.2) with the client_credentials
-// grant (§4.4).
+// Package endpoint asks an OAuth 2.0 token endpoint for an access token (RFC 6749 §3.2): with the client_credentials grant
+// (§4.4), a refresh token (§6), a JWT as authorization grant (RFC 7523) or a token of somebody else's (RFC 8693).
 //
 // It makes the request itself rather than through golang.org/x/oauth2, whose errors repeat the reply's body, whose
 // decoder refuses an expires_in of 3600.0, and which counts a token's life from after the reply.
 package endpoint
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"iter"
-	"maps"
-	"math"
-	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/internal/secret"
 	"github.com/onetoken/onetoken/store"
 )
@@ -66,29 +56,6 @@ type Assertion struct {
 	File     string         // a JWT that somebody else keeps fresh, in place of one that is signed here
 }
 
-// Defaults of a [Config].
-const (
-	DefaultConnectTimeout = 3 * time.Second
-	maxReply              = 1 << 20
-)
-
-// Config says which token is asked for, where and as whom.
-type Config struct {
-	TokenURL     string // https, or http on loopback
-	AllowHTTP    bool   // http elsewhere, too
-	ClientID     string
-	ClientSecret secret.Secret
-	AuthMethod   AuthMethod // default [ClientSecretBasic]
-	Scopes       []string
-	Params       url.Values               // further form parameters: audience, resource, …
-	SecretParams map[string]secret.Secret // further form parameters whose values are secrets
-	HTTPClient   *http.Client             // for a proxy or a CA; its redirect policy and cookie jar are not used
-
-	// ConnectTimeout bounds the dial, and then the TLS handshake, where HTTPClient is nil; default
-	// [DefaultConnectTimeout].
-	ConnectTimeout time.Duration
-}
-
 // A Reply is a token endpoint's successful answer (RFC 6749 §5.1).
 type Reply struct {
 	AccessToken secret.Secret
@@ -98,6 +65,8 @@ type Reply struct {
 
 	RefreshToken     secret.Secret // empty where the endpoint gave none: the one that was used stays good
 	RefreshExpiresIn time.Duration // of the refresh token; 0 where the endpoint didn't say
+
+	IssuedTokenType string // RFC 8693 §2.2.1; "" where the endpoint gave none
 }
 
 // An Error says why there was no token. Its text never contains the reply's body but its error code and a cleaned,
@@ -110,6 +79,11 @@ type Error struct {
 	Message    string        // one line for people
 	RetryAfter time.Duration // as the endpoint asked (RFC 9110 §10.2.3); 0 where it didn't
 	Err        error         // what lies behind it, for errors.Is; not printed
+
+	// RefreshToken is what came with an access token that can't be used: the one that was sent may be spent, so it must
+	// not be lost. Empty where none came; RefreshExpiresIn is as in [Reply].
+	RefreshToken     secret.Secret
+	RefreshExpiresIn time.Duration
 }
 
 // Codes that are not the endpoint's own.
@@ -146,152 +120,118 @@ var refusals = []string{
 // A Client asks one endpoint for one kind of token. It is safe for concurrent use.
 type Client struct {
 	config Config
-	http   *http.Client
-	hide   *strings.Replacer // takes secrets out of foreign text
+	claims map[string]json.RawMessage // the JWT bearer assertion's further ones
+	http   connections
+	issuer discovery
+	*files
 }
 
-// New returns a Client, or an error that names the setting at fault. It does no I/O.
+// New returns a Client, or an error that names the setting at fault, and the file. It reads the files that c names, and
+// does no other I/O.
 func New(c Config) (*Client, error) {
-	c.AuthMethod = cmp.Or(c.AuthMethod, ClientSecretBasic)
-	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, DefaultConnectTimeout)
-	if err := CheckURL(c.TokenURL, c.AllowHTTP); err != nil {
-		return nil, fmt.Errorf("token_url: %w", err)
+	err := c.setDefaults()
+	if err == nil {
+		err = checkTransport(c)
 	}
-	switch {
-	case c.ClientID == "":
-		return nil, errors.New("client_id is missing")
-	case c.ClientSecret.IsEmpty():
-		return nil, errors.New("client_secret is missing")
-	case c.AuthMethod != ClientSecretBasic && c.AuthMethod != ClientSecretPost:
-		return nil, fmt.Errorf("auth_method %q is not one of %s, %s", c.AuthMethod, ClientSecretBasic, ClientSecretPost)
+	if err != nil {
+		return nil, err
 	}
-	for _, s := range c.Scopes {
-		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
-			return nil, fmt.Errorf("scopes: %q is no scope (RFC 6749 §3.3)", s)
-		}
+	client := &Client{config: c}
+	if client.claims, err = encodeClaims(c.Assertion.Claims); err != nil {
+		return nil, err
 	}
-	if err := checkNames(maps.Keys(c.Params)); err != nil {
-		return nil, fmt.Errorf("params: %w", err)
+	client.config.Assertion.Claims = nil // the caller's
+	if client.files, err = open(c); err != nil {
+		return nil, err
 	}
-	if err := checkNames(maps.Keys(c.SecretParams)); err != nil {
-		return nil, fmt.Errorf("secret_params: %w", err)
-	}
-	return &Client{config: c, http: httpClient(c), hide: hider(c)}, nil
+	return client, nil
 }
 
-func checkNames(names iter.Seq[string]) error {
-	for _, name := range slices.Sorted(names) {
-		switch name {
-		case "":
-			return errors.New("a parameter without a name")
-		case "grant_type", "client_id", "client_secret", "scope":
-			return fmt.Errorf("%q has a setting of its own", name)
-		}
-	}
-	return nil
-}
-
-// CheckURL returns an error, to stand behind a setting's name, unless raw is an absolute https URL (or http, on loopback
-// or where allowed) without credentials and fragment. The error doesn't repeat raw, which may hold a secret.
-func CheckURL(raw string, allowHTTP bool) error {
-	u, err := url.Parse(raw)
-	switch {
-	case raw == "":
-		return errors.New("is missing")
-	case err != nil:
-		return errors.New("is no URL") // the parser's error repeats it, with what may be in its query
-	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		return errors.New("is no absolute http or https URL")
-	case u.User != nil:
-		return errors.New("must not hold credentials")
-	case u.Fragment != "":
-		return errors.New("must not have a fragment (RFC 6749 §3.2)")
-	case u.Scheme == "http" && !allowHTTP && !isLoopback(u.Hostname()):
-		return fmt.Errorf("plain http to %s would show the client secret to the network: use https, or set allow_http",
-			printable.Line(u.Hostname(), 100))
-	}
-	return nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
-}
-
-// httpClient returns a client that follows no redirect (credentials would travel) and keeps no cookie.
-func httpClient(c Config) *http.Client {
-	client := &http.Client{}
-	if c.HTTPClient != nil {
-		*client = *c.HTTPClient
-	} else {
-		dialer := &net.Dialer{Timeout: c.ConnectTimeout}
-		client.Transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            dialer.DialContext,
-			TLSHandshakeTimeout:    c.ConnectTimeout,
-			ForceAttemptHTTP2:      true,
-			DisableKeepAlives:      true, // asked once in a token's life: a kept connection would be a dead one
-			MaxResponseHeaderBytes: 64 << 10,
-		}
-	}
-	client.Jar = nil
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return client
-}
-
-// Fetch asks for a token, once. ctx bounds the whole exchange. The error is an *[Error].
+// Fetch asks for a token, once, with the configured grant. ctx bounds the whole exchange, and that with the issuer if its
+// metadata is not known. The error is an *[Error]. With the [RefreshToken] grant it is one, too: see [Client.Refresh].
 func (c *Client) Fetch(ctx context.Context) (*Reply, error) {
+	if c.config.Grant == RefreshToken {
+		return nil, &Error{Code: codeUnsupportedGrant, Message: "grant refresh_token: nothing is fetched without a refresh token"}
+	}
+	return c.exchange(ctx, c.addGrant)
+}
+
+// Refresh is Fetch for the [RefreshToken] grant (RFC 6749 §6). Where refresh tokens rotate, the one that is given is spent
+// by it, and the reply, or the error, has the next.
+func (c *Client) Refresh(ctx context.Context, refreshToken secret.Secret) (*Reply, error) {
+	if c.config.Grant != RefreshToken {
+		return nil, &Error{Code: codeUnsupportedGrant, Message: "grant " + string(c.config.Grant) + ": it uses no refresh token"}
+	}
+	return c.exchange(ctx, func(r *request) error {
+		r.secret("refresh_token", refreshToken.Reveal())
+		return c.addGrant(r)
+	})
+}
+
+const codeUnsupportedGrant = "unsupported_grant_type"
+
+// exchange asks the token endpoint with what grant adds to a request.
+func (c *Client) exchange(ctx context.Context, grant func(*request) error) (*Reply, error) {
+	to, failed := c.tokenURL(ctx)
+	if failed != nil {
+		return nil, failed
+	}
+	r := c.newRequest(to)
+	c.addTargets(r)
+	if err := errors.Join(grant(r), c.authenticate(r)); err != nil {
+		return nil, &Error{Code: CodeUnreachable, Message: "the request can't be signed", Err: err}
+	}
+	a, failed := c.post(ctx, r)
+	if failed == nil {
+		var reply *Reply
+		if reply, failed = r.read(a, c.config.Grant == RefreshToken); failed == nil {
+			return reply, nil
+		}
+	}
+	if !failed.Refused() {
+		c.issuer.doubt() // it may have moved
+	}
+	return nil, failed
+}
+
+// An answer is a response that was read.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte // a byte more than maxReply at most
+}
+
+// post sends a request and reads the answer.
+func (c *Client) post(ctx context.Context, r *request) (*answer, *Error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, strings.NewReader(r.form.Encode()))
+	if err != nil {
+		panic(err) // CheckURL has parsed the URL
+	}
+	req.Header = r.header
+	return c.do(req, r.clean)
+}
+
+// do sends a request. clean makes a line of foreign text.
+func (c *Client) do(req *http.Request, clean func(string) string) (*answer, *Error) {
 	var connected atomic.Bool // a user's RoundTripper may go on in a goroutine of its own
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) { connected.Store(false) }, // once more where a kept connection turns out to be dead
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})
-	resp, err := c.http.Do(c.request(ctx))
+	resp, err := c.client().Do(req.WithContext(ctx))
 	if err != nil {
-		return nil, c.transportError(err, connected.Load())
+		return nil, transportError(err, connected.Load(), clean)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
-		return nil, c.transportError(err, true)
+		return nil, transportError(err, true, clean)
 	}
-	return c.read(resp, body)
-}
-
-func (c *Client) request(ctx context.Context) *http.Request {
-	form := url.Values{"grant_type": {"client_credentials"}}
-	if len(c.config.Scopes) > 0 {
-		form.Set("scope", strings.Join(c.config.Scopes, " "))
-	}
-	maps.Copy(form, c.config.Params)
-	for name, value := range c.config.SecretParams {
-		form.Set(name, value.Reveal())
-	}
-	if c.config.AuthMethod == ClientSecretPost {
-		form.Set("client_id", c.config.ClientID)
-		form.Set("client_secret", c.config.ClientSecret.Reveal())
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.config.TokenURL, strings.NewReader(form.Encode()))
-	if err != nil {
-		panic(err) // New has parsed the URL
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "onetoken")
-	if c.config.AuthMethod == ClientSecretBasic {
-		req.Header.Set("Authorization", "Basic "+basicAuth(c.config))
-	}
-	return req
-}
-
-// basicAuth returns the credentials of a Basic header. RFC 6749 §2.3.1: both are form-encoded first.
-func basicAuth(c Config) string {
-	credentials := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret.Reveal())
-	return base64.StdEncoding.EncodeToString([]byte(credentials))
+	return &answer{resp.StatusCode, resp.Header, body}, nil
 }
 
 // transportError tells a failed connection, which is this replica's own, from one that broke after the request was sent.
-func (c *Client) transportError(err error, connected bool) *Error {
+func transportError(err error, connected bool, clean func(string) string) *Error {
 	cause := err
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		cause = u.Err // the outer one repeats the URL
@@ -305,151 +245,11 @@ func (c *Client) transportError(err error, connected bool) *Error {
 	case !connected && timedOut:
 		e.Code, e.Message = CodeUnreachable, "no connection in time"
 	case !connected:
-		e.Code, e.Message = CodeUnreachable, c.clean(cause.Error())
+		e.Code, e.Message = CodeUnreachable, clean(cause.Error())
 	case timedOut:
 		e.Code, e.Message = CodeTimeout, "no answer in time"
 	default:
 		e.Code, e.Message = CodeBadReply, "the connection broke before the answer was complete"
 	}
 	return e
-}
-
-// read turns a response into a reply or an error.
-func (c *Client) read(resp *http.Response, body []byte) (*Reply, error) {
-	tooLong := len(body) > maxReply
-	var members map[string]json.RawMessage
-	isObject := !tooLong && json.Unmarshal(body, &members) == nil && members != nil
-	code, description := str(members["error"]), str(members["error_description"])
-	failed := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now())}
-	refused := IsRefusal(code)
-	switch {
-	case refused && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
-		failed.Code, failed.Message = code, c.clean(description)
-		return nil, failed
-	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		failed.Code = "http_" + strconv.Itoa(resp.StatusCode)
-		failed.Message = http.StatusText(resp.StatusCode)
-		if code != "" {
-			failed.Message = c.clean(code + " " + description)
-		}
-		return nil, failed
-	}
-	failed.Code = CodeBadReply
-	switch {
-	case tooLong:
-		failed.Message = "the reply is longer than 1 MiB"
-	case !isObject:
-		failed.Message = c.clean("the reply is no JSON object" + contentType(resp))
-	case code != "":
-		failed.Message = c.clean(fmt.Sprintf("status %d with an error: %s %s", resp.StatusCode, code, description))
-	default:
-		reply, err := parse(members)
-		if err == nil {
-			return reply, nil
-		}
-		failed.Message = err.Error()
-	}
-	return nil, failed
-}
-
-func contentType(resp *http.Response) string {
-	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return " but " + media
-}
-
-// clean makes one short line of foreign text.
-func (c *Client) clean(s string) string { return printable.Line(c.hide.Replace(s), 200) }
-
-// hider replaces the secrets of c, in the forms that a request has them in, and the token URL, whose query may be one.
-func hider(c Config) *strings.Replacer {
-	hidden := []string{c.TokenURL, basicAuth(c)}
-	if _, query, ok := strings.Cut(c.TokenURL, "?"); ok {
-		hidden = append(hidden, query)
-	}
-	for _, s := range append(slices.Collect(maps.Values(c.SecretParams)), c.ClientSecret) {
-		text := s.Reveal()
-		hidden = append(hidden, text)
-		for _, escaped := range []string{url.QueryEscape(text), url.PathEscape(text)} {
-			hidden = append(hidden, escaped, escapes.ReplaceAllStringFunc(escaped, strings.ToLower))
-		}
-	}
-	// The longest first: one may be the beginning of another.
-	slices.SortFunc(hidden, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, text := range hidden {
-		if text != "" {
-			pairs = append(pairs, text, c.ClientSecret.String())
-		}
-	}
-	return strings.NewReplacer(pairs...)
-}
-
-var escapes = regexp.MustCompile(`%[0-9A-F]{2}`)
-
-// str returns a JSON string's text, "" for anything else.
-func str(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-func parse(members map[string]json.RawMessage) (*Reply, error) {
-	token := str(members["access_token"])
-	r := &Reply{
-		AccessToken: secret.New(token),
-		TokenType:   cmp.Or(str(members["token_type"]), "Bearer"),
-		Scope:       printable.Line(str(members["scope"]), 4096),
-		ExpiresIn:   expiresIn(members["expires_in"]),
-	}
-	if err := r.Check(); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// Check returns an error unless the access token and its type may be put in a header. An empty type passes: it means
-// Bearer.
-func (r *Reply) Check() error {
-	err := store.CheckAccessToken(r.AccessToken.Reveal())
-	if err == nil && r.TokenType != "" {
-		err = store.CheckTokenType(r.TokenType)
-	}
-	if err != nil {
-		return fmt.Errorf("in the reply: %w", err)
-	}
-	return nil
-}
-
-// expiresIn reads a number of seconds: an integer, a float, or a string of either; 0 for anything else.
-func expiresIn(raw json.RawMessage) time.Duration {
-	seconds, err := strconv.ParseFloat(strings.TrimSpace(cmp.Or(str(raw), string(raw))), 64)
-	if err != nil && !math.IsInf(seconds, 1) || math.IsNaN(seconds) || seconds <= 0 {
-		return 0
-	}
-	const most = 100 * 365 * 24 * 3600 // in a Duration's range
-	return time.Duration(min(seconds, most) * float64(time.Second))
-}
-
-// retryAfter reads a Retry-After header (RFC 9110 §10.2.3): seconds, or a date, which counts from the response's own Date.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	v := h.Get("Retry-After")
-	if v == "" {
-		return 0
-	}
-	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil || errors.Is(err, strconv.ErrRange) {
-		return time.Duration(seconds) * time.Second // of a number that is out of range: the most there is
-	}
-	at, err := http.ParseTime(v)
-	if err != nil {
-		return 0
-	}
-	if date, err := http.ParseTime(h.Get("Date")); err == nil {
-		now = date
-	}
-	return max(at.Sub(now), 0)
 }

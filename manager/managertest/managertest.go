@@ -46,7 +46,9 @@ type Options struct {
 	Environment      manager.Environment
 	EnvironmentNames []string // default: [Environment] alone
 
-	// Endpoint configures the token endpoint. Where they are empty, its ClientID and ClientSecret are the Environment's.
+	// Endpoint configures the token endpoint. Where they are empty, its ClientID and ClientSecret are the Environment's,
+	// and its Grants the Environment's Grant. For the refresh_token grant each environment gets a refresh token of its
+	// own, unless the Environment has one: it rotates where Endpoint.Rotate says so.
 	Endpoint mockendpoint.Options
 
 	// InMemory does without sockets: for bubbles of testing/synctest. The endpoint's URL then works for the kit's own
@@ -74,6 +76,9 @@ type Kit struct {
 	Miniredis   *miniredis.Miniredis  // nil on another Redis
 	Store       *store.Store          // on Redis: to see what is in it, and for the names of the keys
 	Namespace   string
+
+	// RefreshTokens are those that the environments begin with, by name: for the refresh_token grant.
+	RefreshTokens map[string]string
 
 	options Options
 	clock   *clock // of Miniredis
@@ -112,11 +117,22 @@ func agree(o Options) Options {
 		env.ClientSecret = manager.NewSecret(cmp.Or(end.ClientSecret, "test-secret"))
 	}
 	end.ClientSecret = cmp.Or(end.ClientSecret, env.ClientSecret.Reveal())
+	if len(end.Grants) == 0 && env.Grant != "" {
+		end.Grants = []string{grantTypes[env.Grant]}
+	}
 	end.SecretParams = slices.AppendSeq(slices.Clone(end.SecretParams), maps.Keys(env.SecretParams))
 	if len(o.EnvironmentNames) == 0 {
 		o.EnvironmentNames = []string{Environment}
 	}
 	return o
+}
+
+// grantTypes are the grants as the endpoint names them.
+var grantTypes = map[manager.Grant]string{
+	manager.ClientCredentials: mockendpoint.ClientCredentials,
+	manager.RefreshToken:      mockendpoint.RefreshToken,
+	manager.JWTBearer:         mockendpoint.JWTBearer,
+	manager.TokenExchange:     mockendpoint.TokenExchange,
 }
 
 // startEndpoint serves the endpoint and has the environments use it.
@@ -127,6 +143,34 @@ func (k *Kit) startEndpoint() {
 	env := &k.options.Environment
 	env.TokenURL = cmp.Or(env.TokenURL, k.EndpointURL)
 	env.HTTPClient = cmp.Or(env.HTTPClient, k.served.client)
+	k.seed()
+}
+
+// seed gives each environment what its first login would have.
+func (k *Kit) seed() {
+	env := k.options.Environment
+	k.RefreshTokens = map[string]string{}
+	switch {
+	case env.Grant != manager.RefreshToken || env.RefreshTokenFile != "":
+	case !env.RefreshToken.IsEmpty():
+		k.Endpoint.AddRefreshToken(env.RefreshToken.Reveal())
+		for _, name := range k.options.EnvironmentNames {
+			k.RefreshTokens[name] = env.RefreshToken.Reveal()
+		}
+	default:
+		for _, name := range k.options.EnvironmentNames {
+			k.RefreshTokens[name] = k.Endpoint.NewFamily()
+		}
+	}
+}
+
+// environment is what an environment is made of.
+func (k *Kit) environment(name string) manager.Environment {
+	env := k.options.Environment
+	if seed, ok := k.RefreshTokens[name]; ok {
+		env.RefreshToken = manager.NewSecret(seed)
+	}
+	return env
 }
 
 // AddManager adds one manager to the fleet: a replica that starts later. It is closed with the others.
@@ -141,7 +185,7 @@ func (k *Kit) AddManager(t testing.TB) *manager.Manager {
 		Logger:       k.options.Logger,
 	}
 	for _, name := range k.options.EnvironmentNames {
-		c.Environments[name] = k.options.Environment
+		c.Environments[name] = k.environment(name)
 	}
 	if k.options.Config != nil {
 		k.options.Config(replica, &c)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -284,6 +285,33 @@ func TestABadConfigurationEndsTheTest(t *testing.T) {
 			running.Wait()
 			if !strings.HasPrefix(f.message, "managertest: ") || !strings.Contains(f.message, name) {
 				t.Errorf("got %q, want it to name the %s", f.message, name)
+			}
+		})
+	}
+}
+
+func TestEnvironmentsBeginWithARefreshTokenEach(t *testing.T) {
+	for name, o := range map[string]managertest.Options{
+		"of the kit":         {EnvironmentNames: []string{"prod", "staging"}},
+		"of the environment": {Environment: manager.Environment{RefreshToken: manager.NewSecret("seed")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Environment.Grant = manager.RefreshToken
+			o.Endpoint.Rotate = true
+			var configured []string
+			o.Config = func(_ int, c *manager.Config) {
+				for name, env := range c.Environments {
+					configured = append(configured, name+" "+env.RefreshToken.Reveal())
+				}
+			}
+			kit := managertest.New(t, o)
+			if len(kit.RefreshTokens) == 0 || len(kit.RefreshTokens) != len(configured) || len(kit.Endpoint.Families()) != len(configured) {
+				t.Errorf("got %d refresh tokens of %d families, configured as %d", len(kit.RefreshTokens), len(kit.Endpoint.Families()), len(configured))
+			}
+			for name, token := range kit.RefreshTokens {
+				if !kit.Endpoint.AcceptsRefreshToken(token) || !slices.Contains(configured, name+" "+token) {
+					t.Errorf("%s's isn't accepted, or not configured", name)
+				}
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package mockendpoint_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -55,6 +56,10 @@ func do(req *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	return readResponse(resp)
+}
+
+func readResponse(resp *http.Response) (answer, error) {
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	a := answer{Response: resp, body: string(body)}
@@ -62,6 +67,15 @@ func do(req *http.Request) (answer, error) {
 		a.fields = nil
 	}
 	return a, err
+}
+
+func read(t *testing.T, w *httptest.ResponseRecorder) answer {
+	t.Helper()
+	a, err := readResponse(w.Result())
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatal(err)
+	}
+	return a
 }
 
 func ask(t *testing.T, target string) answer {

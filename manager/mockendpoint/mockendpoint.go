@@ -1,15 +1,19 @@
 // Package mockendpoint is a scripted OAuth 2.0 token endpoint for tests and demonstrations: it gives out made-up access
-// tokens for the client_credentials grant (RFC 6749 §4.4), fails, stalls and misbehaves as it is told, and counts and
-// records who asked.
+// tokens, fails, stalls and misbehaves as it is told, and counts and records who asked.
+//
+// By default that is for the client_credentials grant (RFC 6749 §4.4). With [Options].Grants it is a small authorization
+// server: with refresh tokens that rotate (a [Family] is what became of those of one login), logins with a code or a
+// device, revocation, and the metadata that names it all. Nobody is asked for a password there.
 //
 // An [Endpoint] is an [http.Handler]: serve it with net/http/httptest, or with any server. It works in a bubble of
 // testing/synctest where the connections do.
 package mockendpoint
 
 import (
-	"cmp"
 	"context"
+	"crypto"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -19,42 +23,20 @@ import (
 	"github.com/onetoken/onetoken/internal/secret"
 )
 
-// Options configure an [Endpoint]. Zero fields mean the defaults.
-type Options struct {
-	// ClientID and ClientSecret are the only ones that are accepted, in a Basic header (form-encoded, RFC 6749 §2.3.1)
-	// or in the form. "": any, and none at all.
-	ClientID, ClientSecret string
-
-	Life    time.Duration // default of expires_in; 0: 1 hour. A fraction of a second is sent as one
-	Default Reply         // to calls that the script doesn't name
-
-	// SecretParams are names of form parameters to redact in what is recorded, besides those whose names have
-	// "secret", "password", "assertion", "token", "code" or "key" in them.
-	SecretParams []string
-
-	// Log is called with each request once its Outcome is known, right before the answer is sent; by several
-	// goroutines at once.
-	Log func(Request)
-}
-
-// kept is how many requests and tokens are remembered at least, so that a server that runs for weeks doesn't grow.
-const kept = 10_000
-
 // An Endpoint is a token endpoint that follows a script. It is safe for concurrent use.
 //
 // A call that a real endpoint would refuse is refused, whatever the script says, and takes no reply from it: not a POST
-// (405), not a form or a malformed one (invalid_request), a wrong client (invalid_client), a grant other than
-// client_credentials (unsupported_grant_type). It counts and is recorded like any other.
+// (405), not a form or a malformed one (invalid_request), a wrong client (invalid_client), a grant that isn't among those
+// accepted (unsupported_grant_type), a refresh token, code or assertion that isn't good (invalid_grant). It counts and is
+// recorded like any other.
 type Endpoint struct {
-	life         time.Duration
-	secretParams []string
-	logCall      func(Request) // may be nil
-	clientID     string
-	closed       chan struct{}
-	close        func() // closes closed, once
+	options Options // but for ClientSecret and ClientKeys, which may change
+	closed  chan struct{}
+	close   func() // closes closed, once
 
 	mu          sync.Mutex // guards what follows
 	secret      secret.Secret
+	clientKeys  []crypto.PublicKey
 	script      []Reply
 	fallback    Reply
 	calls       int
@@ -63,20 +45,31 @@ type Endpoint struct {
 	arrived     chan struct{} // closed, and replaced, with each call
 	requests    []*Request    // the latest, oldest first
 	tokens      tokens
+	refresh     refreshTokens
+	assertions  register[struct{}] // of clients, by their jti: each is good once
+	codes       register[*authorization]
+	devices     register[*device]
+	userCodes   register[*device]
+	scripts     map[string][]Reply    // of the pages
+	visits      map[string][]*Request // of the pages: the latest, oldest first
 }
 
-// New returns an Endpoint. It panics if Options.Default can't be sent.
+// New returns an Endpoint. It panics if Options.Default can't be sent, and on a grant or a way to authenticate that isn't
+// known.
 func New(o Options) *Endpoint {
-	o.Default.check()
+	o = o.complete()
+	clientSecret, clientKeys := secret.New(o.ClientSecret), o.ClientKeys
+	o.ClientSecret, o.ClientKeys = "", nil
 	e := &Endpoint{
-		life:         cmp.Or(o.Life, time.Hour),
-		secretParams: slices.Clone(o.SecretParams),
-		logCall:      o.Log,
-		clientID:     o.ClientID,
-		closed:       make(chan struct{}),
-		secret:       secret.New(o.ClientSecret),
-		fallback:     o.Default,
-		arrived:      make(chan struct{}),
+		options:    o,
+		closed:     make(chan struct{}),
+		secret:     clientSecret,
+		clientKeys: clientKeys,
+		fallback:   o.Default,
+		arrived:    make(chan struct{}),
+		refresh:    refreshTokens{options: o},
+		scripts:    map[string][]Reply{},
+		visits:     map[string][]*Request{},
 	}
 	e.close = sync.OnceFunc(func() { close(e.closed) })
 	return e
@@ -106,6 +99,13 @@ func (e *Endpoint) SetSecret(s string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.secret = secret.New(s)
+}
+
+// SetClientKeys changes the public keys that client assertions are verified with from now on: [Options].ClientKeys.
+func (e *Endpoint) SetClientKeys(keys ...crypto.PublicKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.clientKeys = slices.Clone(keys)
 }
 
 // Close lets go of the calls that wait for a Delay, a Gate or in a Hang: they are cut off, and so are such calls from now
@@ -138,11 +138,7 @@ func (e *Endpoint) MaxInFlight() int {
 func (e *Endpoint) Requests() []Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := make([]Request, len(e.requests))
-	for i, r := range e.requests {
-		list[i] = r.clone()
-	}
-	return list
+	return cloneAll(e.requests)
 }
 
 // Await blocks until [Endpoint.Calls] is at least calls, or returns ctx's cause.
@@ -169,53 +165,58 @@ func (e *Endpoint) String() string {
 	return fmt.Sprintf("mockendpoint: %d calls, %d in flight, %d tokens issued", e.calls, e.inFlight, e.tokens.count)
 }
 
-// ServeHTTP answers a token request at any path. A connection is cut by a panic with [http.ErrAbortHandler], which
-// net/http's servers take for that.
+// ServeHTTP answers a token request at any path but [RevokePath] and its like. A connection is cut by a panic with
+// [http.ErrAbortHandler], which net/http's servers take for that.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parseErr := r.ParseForm() // up to 10 MB
-	call, reply := e.receive(r, parseErr)
-	outcome := e.wait(r.Context(), reply)
+	if path, page := e.find(r); page != nil {
+		e.servePage(w, r, parseErr, path, page)
+		return
+	}
+	c := e.receive(r, parseErr)
+	outcome := e.wait(r.Context(), c.reply)
 	if outcome != "" {
-		e.log(e.settle(call, outcome))
+		e.log(e.settle(c, outcome))
 		panic(http.ErrAbortHandler)
 	}
-	settled, reply, token := e.answer(call, reply)
+	settled, reply, token := e.answer(c)
 	e.log(settled)
 	reply.send(w, token)
 }
 
-// receive records a call and returns what it gets.
-func (e *Endpoint) receive(r *http.Request, parseErr error) (*Request, Reply) {
-	who := readCredentials(r)
-	call := &Request{
-		At:          time.Now(),
-		Method:      r.Method,
-		Path:        r.URL.Path,
-		ContentType: r.Header.Get("Content-Type"),
-		AuthMethod:  who.method,
-		ClientID:    who.id,
-		Form:        redact(r.PostForm, e.secretParams),
-	}
+// receive records a call and decides what it gets.
+func (e *Endpoint) receive(r *http.Request, parseErr error) *call {
+	c := &call{Request: e.record(r, r.PostForm), parseErr: parseErr}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.requests = latest(append(e.requests, call))
+	e.requests = latest(append(e.requests, c.Request))
 	e.calls++
 	e.inFlight++
 	e.maxInFlight = max(e.maxInFlight, e.inFlight)
 	close(e.arrived)
 	e.arrived = make(chan struct{})
-	return call, e.nextLocked(r, parseErr, who)
+	c.reply = e.nextLocked(c, r)
+	if c.device != nil && c.reply.Error == "slow_down" {
+		c.device.interval += slower
+	}
+	if c.reply.Commit {
+		if refusal, refused := e.redeemLocked(c); refused {
+			c.reply = refusal
+		}
+	}
+	return c
 }
 
 // nextLocked returns a refusal if the request deserves one, else what the script or the default has for it.
-func (e *Endpoint) nextLocked(r *http.Request, parseErr error, who credentials) Reply {
-	if refusal, refused := checkForm(r, parseErr); refused {
+func (e *Endpoint) nextLocked(c *call, r *http.Request) Reply {
+	if refusal, refused := checkForm(r, c.parseErr); refused {
 		return refusal
 	}
-	if !e.knowsLocked(who) {
-		return refuseClient(who.method)
+	who := readCredentials(r)
+	if refusal, refused := e.checkClientLocked(r, who); refused {
+		return refusal
 	}
-	if refusal, refused := checkGrant(r.PostForm); refused {
+	if refusal, refused := e.checkGrantLocked(c, r, who.id); refused {
 		return refusal
 	}
 	if len(e.script) == 0 {
@@ -224,12 +225,6 @@ func (e *Endpoint) nextLocked(r *http.Request, parseErr error, who credentials) 
 	next := e.script[0]
 	e.script = e.script[1:]
 	return next
-}
-
-func (e *Endpoint) knowsLocked(who credentials) bool {
-	return !who.broken &&
-		(e.clientID == "" || who.id == e.clientID) &&
-		(e.secret.IsEmpty() || e.secret.Equal(secret.New(who.secret)))
 }
 
 // wait lets the time pass that the reply asks for. It returns the outcome of a call that gets no answer, else "".
@@ -264,42 +259,55 @@ func (e *Endpoint) wait(ctx context.Context, r Reply) (cut string) {
 }
 
 // settle notes how a call ended, and returns a copy of it.
-func (e *Endpoint) settle(call *Request, outcome string) Request {
+func (e *Endpoint) settle(c *call, outcome string) Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.settleLocked(call, outcome)
+	return e.settleLocked(c, outcome)
 }
 
-func (e *Endpoint) settleLocked(call *Request, outcome string) Request {
-	call.Outcome = outcome
+func (e *Endpoint) settleLocked(c *call, outcome string) Request {
+	c.Outcome = outcome
 	e.inFlight--
-	return call.clone()
+	return c.clone()
 }
 
 // answer settles a call that is about to be answered. It completes the reply, with the token that it issues for it.
-func (e *Endpoint) answer(call *Request, r Reply) (settled Request, complete Reply, token string) {
+func (e *Endpoint) answer(c *call) (settled Request, complete Reply, token string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	r := c.reply
+	if r.givesToken() {
+		if refusal, refused := e.redeemLocked(c); refused {
+			r = refusal
+		}
+	}
 	if r.givesToken() {
 		if r.ExpiresIn == nil {
-			r.ExpiresIn = expiresIn(e.life)
+			r.ExpiresIn = expiresIn(e.options.Life)
 		}
 		t := e.tokens.issue(r)
-		call.Token, token = t.ordinal, t.text
+		t.family = c.redeemed.family
+		c.Token, token = t.ordinal, t.text
+		r.members = e.furtherMembers(c.redeemed)
 	}
-	return e.settleLocked(call, strconv.Itoa(r.status())), r, token
+	return e.settleLocked(c, strconv.Itoa(r.status())), r, token
+}
+
+// furtherMembers are those of a token's answer besides the reply's own.
+func (e *Endpoint) furtherMembers(g given) map[string]any {
+	members := map[string]any{}
+	maps.Copy(members, g.members)
+	if g.refresh != nil {
+		members["refresh_token"] = g.refresh.text
+		if life := e.options.RefreshLife; life > 0 {
+			members["refresh_expires_in"] = expiresIn(life)
+		}
+	}
+	return members
 }
 
 func (e *Endpoint) log(r Request) {
-	if e.logCall != nil {
-		e.logCall(r)
+	if e.options.Log != nil {
+		e.options.Log(r)
 	}
-}
-
-// latest drops the oldest of list, in large steps, so that kept remain.
-func latest[T any](list []T) []T {
-	if len(list) < 2*kept {
-		return list
-	}
-	return slices.Clone(list[len(list)-kept:])
 }

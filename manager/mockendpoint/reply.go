@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -24,6 +25,11 @@ type Reply struct {
 
 	Hang bool // never answer, until the client goes away or the endpoint is closed
 	Drop bool // cut the connection instead of answering
+
+	// Commit has the call take effect when it arrives, before Delay, Gate, Hang and Drop, whatever is answered in the end:
+	// its refresh token is spent, and the next one exists, although the client may never hear of it. By default a call
+	// takes effect right before it is answered with a token, and only then: an error leaves the refresh token good.
+	Commit bool
 
 	Status     int           // 0: 200, or what goes with Error or Redirect
 	Header     http.Header   // further headers; they win over the endpoint's own
@@ -45,6 +51,12 @@ type Reply struct {
 	ExpiresIn   any    // anything that marshals to JSON: 3600, "3600", json.Number("3600.0"); nil: the endpoint's default
 	NoExpiresIn bool   // leaves expires_in out
 	Scope       string // "": left out
+
+	// OmitRefreshToken leaves refresh_token out, and the one that was used good (RFC 6749 §6).
+	OmitRefreshToken bool
+
+	members map[string]any // of the endpoint's own, besides those of a token
+	object  map[string]any // of the endpoint's own, in place of a token
 }
 
 // check panics on a reply that can't be sent: at the line of a test that scripts it, rather than in the server.
@@ -73,7 +85,7 @@ func (r Reply) status() int {
 // givesToken reports whether the answer is a token.
 func (r Reply) givesToken() bool {
 	status := r.status()
-	return r.Redirect == "" && r.Body == nil && r.BodyFunc == nil && r.Error == "" &&
+	return r.Redirect == "" && r.Body == nil && r.BodyFunc == nil && r.Error == "" && r.object == nil &&
 		status >= 200 && status <= 299 && !bodiless(status)
 }
 
@@ -102,7 +114,7 @@ func (r Reply) send(w http.ResponseWriter, token string) {
 }
 
 func (r Reply) contentType() string {
-	if r.Error != "" || r.givesToken() || r.Body != nil || r.BodyFunc != nil {
+	if r.Error != "" || r.givesToken() || r.Body != nil || r.BodyFunc != nil || r.object != nil {
 		return "application/json"
 	}
 	return "text/plain; charset=utf-8"
@@ -118,6 +130,8 @@ func (r Reply) writeBody(w io.Writer, token string) {
 		r.BodyFunc(w)
 	case r.Error != "":
 		writeJSON(w, r.errorMembers())
+	case r.object != nil:
+		writeJSON(w, r.object)
 	case r.givesToken():
 		writeJSON(w, r.tokenMembers(token))
 	case !bodiless(r.status()):
@@ -146,6 +160,7 @@ func (r Reply) tokenMembers(token string) map[string]any {
 	if r.Scope != "" {
 		members["scope"] = r.Scope
 	}
+	maps.Copy(members, r.members)
 	return members
 }
 

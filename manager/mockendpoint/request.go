@@ -19,7 +19,7 @@ type Request struct {
 	Method      string
 	Path        string // without the query
 	ContentType string
-	AuthMethod  string     // "basic", "post" (the secret in the form) or "none"
+	AuthMethod  string     // [Basic], [Post], [PrivateKeyJWT], [TLSClientAuth] or [NoAuth]
 	ClientID    string     // decoded
 	Form        url.Values // values that are secret are "[redacted]": see [Options.SecretParams]
 
@@ -30,6 +30,8 @@ type Request struct {
 	// Token is the ordinal of the access token that was the answer, from 1; a token that is given out again has the
 	// ordinal that it got first. 0: none.
 	Token int
+
+	Family int // the ordinal of the [Family] whose refresh token was presented, or that was started; 0: none
 }
 
 // String describes the request on one line, without secrets.
@@ -41,13 +43,16 @@ func (r Request) String() string {
 			fmt.Fprintf(&b, " %s=%q", printable.Line(name, 100), r.Form[name])
 		}
 	}
-	switch {
-	case r.Outcome == "":
+	if r.Outcome == "" {
 		b.WriteString(": in flight")
-	case r.Token > 0:
-		fmt.Fprintf(&b, ": %s, token %d", r.Outcome, r.Token)
-	default:
+	} else {
 		fmt.Fprintf(&b, ": %s", r.Outcome)
+	}
+	if r.Token > 0 {
+		fmt.Fprintf(&b, ", token %d", r.Token)
+	}
+	if r.Family > 0 {
+		fmt.Fprintf(&b, ", family %d", r.Family)
 	}
 	return b.String()
 }
@@ -60,6 +65,14 @@ func (r Request) clone() Request {
 		c.Form[name] = slices.Clone(values)
 	}
 	return c
+}
+
+func cloneAll(requests []*Request) []Request {
+	list := make([]Request, len(requests))
+	for i, r := range requests {
+		list[i] = r.clone()
+	}
+	return list
 }
 
 const redacted = "[redacted]"
@@ -84,69 +97,33 @@ func redact(form url.Values, secretParams []string) url.Values {
 	return clean
 }
 
-// credentials are what a client says of itself (RFC 6749 §2.3.1).
-type credentials struct {
-	method     string // as in [Request.AuthMethod]
-	id, secret string
-	broken     bool // a Basic header that isn't form-encoded
-}
-
-func readCredentials(r *http.Request) credentials {
-	if user, password, ok := r.BasicAuth(); ok {
-		id, idErr := url.QueryUnescape(user)
-		secret, secretErr := url.QueryUnescape(password)
-		return credentials{method: "basic", id: id, secret: secret, broken: idErr != nil || secretErr != nil}
-	}
-	c := credentials{method: "none", id: r.PostForm.Get("client_id"), secret: r.PostForm.Get("client_secret")}
-	if c.secret != "" {
-		c.method = "post"
-	}
-	return c
+// once are the parameters that may be there once. Of resource (RFC 8707 §2) and audience (RFC 8693 §2.1) there may be more.
+var once = []string{
+	"grant_type", "client_id", "client_secret", "scope", "refresh_token", "assertion", "client_assertion",
+	"client_assertion_type", "subject_token", "subject_token_type", "actor_token", "actor_token_type",
+	"requested_token_type", "code", "code_verifier", "redirect_uri", "device_code", "token", "token_type_hint",
 }
 
 // checkForm returns a refusal of a request that is no token request at all, whoever sends it.
 func checkForm(r *http.Request, parseErr error) (refusal Reply, refused bool) {
-	refuse := func(description string) (Reply, bool) {
-		return Reply{Error: "invalid_request", ErrorDescription: description}, true
-	}
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case r.Method != http.MethodPost:
-		refusal, refused = refuse("a token is asked for with POST")
+		refusal, refused = refuseRequest("this is asked for with POST")
 		refusal.Status, refusal.Header = http.StatusMethodNotAllowed, http.Header{"Allow": {http.MethodPost}}
 		return refusal, refused
 	case media != "application/x-www-form-urlencoded":
-		return refuse("the Content-Type must be application/x-www-form-urlencoded")
+		return refuseRequest("the Content-Type must be application/x-www-form-urlencoded")
 	case parseErr != nil:
-		return refuse("the form can't be read")
+		return refuseRequest("the form can't be read")
 	}
-	for _, name := range []string{"grant_type", "client_id", "client_secret", "scope"} {
-		if len(r.PostForm[name]) > 1 {
-			return refuse(name + " is there twice") // RFC 6749 §3.2
+	for name, values := range r.PostForm {
+		if len(values) > 1 && slices.Contains(once, name) {
+			return refuseRequest(name + " is there twice") // RFC 6749 §3.2
 		}
 	}
-	if r.Header.Get("Authorization") != "" && r.PostForm.Has("client_secret") {
-		return refuse("the client authenticates in two ways") // RFC 6749 §2.3
+	if ways(r) > 1 {
+		return refuseRequest("the client authenticates in two ways") // RFC 6749 §2.3
 	}
 	return Reply{}, false
-}
-
-// refuseClient is the refusal of a client that isn't who it should be (RFC 6749 §5.2).
-func refuseClient(method string) Reply {
-	r := Reply{Error: "invalid_client", ErrorDescription: "unknown client, or wrong secret"}
-	if method == "basic" {
-		r.Header = http.Header{"Www-Authenticate": {`Basic realm="mockendpoint"`}}
-	}
-	return r
-}
-
-// checkGrant returns a refusal of any grant but client_credentials.
-func checkGrant(form url.Values) (refusal Reply, refused bool) {
-	switch form.Get("grant_type") {
-	case "client_credentials":
-		return Reply{}, false
-	case "":
-		return Reply{Error: "invalid_request", ErrorDescription: "grant_type is missing"}, true
-	}
-	return Reply{Error: "unsupported_grant_type", ErrorDescription: "only client_credentials is known here"}, true
 }

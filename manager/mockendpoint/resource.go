@@ -21,6 +21,7 @@ type token struct {
 	ordinal int
 	expires time.Time // zero: never
 	revoked bool
+	family  *family // nil: none
 }
 
 // issue gives out the token that r asks for: a new one, or one that there is already, whose life starts again.
@@ -70,14 +71,14 @@ func (e *Endpoint) Issued() []string {
 	return list
 }
 
-// Accepts reports whether a resource server should take an access token: it was issued, it was not revoked, and the
-// expires_in that it came with is not over. A token whose expires_in was left out, or wasn't a positive number, stays
-// good.
+// Accepts reports whether a resource server should take an access token: it was issued, neither it nor its [Family] was
+// revoked, and the expires_in that it came with is not over. A token whose expires_in was left out, or wasn't a positive
+// number, stays good.
 func (e *Endpoint) Accepts(accessToken string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := e.tokens.byText[accessToken]
-	return t != nil && !t.revoked && (t.expires.IsZero() || time.Now().Before(t.expires))
+	return t != nil && !t.revoked && (t.family == nil || !t.family.Revoked) && (t.expires.IsZero() || time.Now().Before(t.expires))
 }
 
 // Revoke makes [Endpoint.Accepts] say no to an access token for good, even if it is given out again.

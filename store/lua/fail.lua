@@ -1,10 +1,12 @@
 -- Records the failure of one attempt, for everyone.
--- KEYS: 1 mark, 2 failure, 3 token
+-- KEYS: 1 mark, 2 failure, 3 token, 4 grant
 -- ARGV: 1 version, 2 backoff (ms), 3 how long it is remembered after that (ms), 4 channel, 5 environment,
 --       6 '1' where it must not replace a failure with another code whose backoff is running, 7 code,
---       8 … further fields and values
+--       8 '' or, where a refresh token was used, 'used', or 'refused' where it is no good any more; 9 the version of the
+--       grant that it stood in, 10 the label of a configured one; 11 … further fields and values
 -- Reply: {'failed', retry_at (RFC 3339), Redis's clock (µs)}, also for the same version again;
---        {'older'}: a newer token or failure is there, or one that must not be replaced. Nothing was written.
+--        {'older'}: a newer token or failure is there, or one that must not be replaced; {'changed'}: another refresh token
+--        stands in the grant. Nothing was written of the failure.
 -- Whether readers can read s as a time: rfc3339's form, and a day and hour that exist.
 local function is_time(s)
   local y, mo, d, h, mi, sec = string.match(s or '', '^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):(%d%d)%.%d%d%dZ$')
@@ -16,6 +18,19 @@ local function is_time(s)
 end
 
 local v = version(ARGV[1])
+if ARGV[8] ~= '' and type_of(KEYS[4]) == 'hash' then
+  settle_grant(KEYS[4], v)
+  if ARGV[8] == 'refused' then
+    local g = redis.call('HMGET', KEYS[4], 'version', 'seed')
+    -- Somebody has brought another one meanwhile: what was refused is not what is there.
+    if ARGV[10] == '' and (g[1] or '') ~= ARGV[9] then return { 'changed' } end
+    redis.call('HSET', KEYS[4], 'seed', with_label(g[2] or '', ARGV[10]))
+    -- A configured one that was refused takes nothing away from the one that is stored.
+    if ARGV[10] == '' or (g[1] or '') == '' then
+      redis.call('HSET', KEYS[4], 'refused', digits(v), 'reason', ARGV[7])
+    end
+  end
+end
 local m = read_mark(KEYS[1])
 -- The token's own version counts, too: the mark may have been evicted.
 m.stored = math.max(m.stored, version(raw_field(KEYS[3], 'version')))
@@ -35,7 +50,7 @@ local retry_at = rfc3339(now + backoff)
 -- Also because DEL needs no memory: where there is none, Redis lets a script that has begun to write go on.
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], 'version', ARGV[1], 'code', ARGV[7], 'failed_at', rfc3339(now), 'retry_at', retry_at,
-  unpack(ARGV, 8))
+  unpack(ARGV, 11))
 redis.call('PEXPIRE', KEYS[2], digits(tonumber(ARGV[2]) + tonumber(ARGV[3])))
 publish(ARGV[4], ARGV[5], 'failed', v)
 return { 'failed', retry_at, digits(now) }

@@ -1,10 +1,12 @@
 -- Reads all there is of an environment in one step; writes nothing.
--- KEYS: 1 token, 2 mark, 3 failure, 4 lock
--- ARGV: 1 the number of token fields n, 2 … n+1 their names, then the failure's field names
+-- KEYS: 1 token, 2 mark, 3 failure, 4 lock, 5 grant
+-- ARGV: 1 the number of token fields n, 2 … n+1 their names, n+2 the number of failure fields, then their names, then the
+--       grant's: never its refresh token, which only the one who is about to use it gets
 -- Reply: 1 Redis's clock (µs), 2 the token, 3 its PTTL, 4 {issued, stored, dropped}, 5 the failure, 6 its PTTL,
---        7 the lock's value ('' where it is no string), 8 its PTTL (-2: there is none)
+--        7 the lock's value ('' where it is no string), 8 its PTTL (-2: there is none), 9 the grant, 10 its PTTL
 --        A hash is {'hash', value …} (nil where a field is missing), a missing key {}, any other type {type}.
 local n = tonumber(ARGV[1])
+local last = n + 2 + tonumber(ARGV[n + 2])
 local function fields(key, from, to)
   local t = type_of(key)
   if t == 'none' then return {} end
@@ -22,6 +24,7 @@ if type_of(KEYS[4]) == 'string' then holder = redis.call('GET', KEYS[4]) end
 return {
   digits(now), fields(KEYS[1], 2, n + 1), redis.call('PTTL', KEYS[1]),
   { digits(mark.issued), digits(mark.stored), digits(mark.dropped) },
-  fields(KEYS[3], n + 2, #ARGV), redis.call('PTTL', KEYS[3]),
+  fields(KEYS[3], n + 3, last), redis.call('PTTL', KEYS[3]),
   holder, redis.call('PTTL', KEYS[4]),
+  fields(KEYS[5], last + 1, #ARGV), redis.call('PTTL', KEYS[5]),
 }

@@ -1,0 +1,45 @@
+package readme
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The code of docs/using.md is that of examples, which are compiled and run where they are.
+func TestTheCodeOfUsingIsThatOfTheExamples(t *testing.T) {
+	page := read(t, "../../docs", "using.md")
+	examples := unindented(read(t, "../../manager", "example_use_test.go") + read(t, "../../manager", "grpccreds", "example_test.go"))
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(page, -1)
+	if len(blocks) != 7 {
+		t.Errorf("%d blocks of Go were found, want 7", len(blocks))
+	}
+	for _, b := range blocks {
+		if !strings.Contains(examples, unindented(b[1])) {
+			t.Errorf("no example has this:\n%s", b[1])
+		}
+	}
+}
+
+// What the page's table links to is there.
+func TestUsingsSections(t *testing.T) {
+	page := read(t, "../../docs", "using.md")
+	anchors := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(page, -1) {
+		anchors[regexp.MustCompile(`[^a-z0-9-]`).ReplaceAllString(strings.ReplaceAll(strings.ToLower(m[1]), " ", "-"), "")] = true
+	}
+	links := regexp.MustCompile(`\(#([^)]*)\)`).FindAllStringSubmatch(page, -1)
+	if len(links) < 6 {
+		t.Errorf("only %d links were found", len(links))
+	}
+	for _, m := range links {
+		if !anchors[m[1]] {
+			t.Errorf("there is no section %q", m[1])
+		}
+	}
+}
+
+// unindented is text without what stands before its lines.
+func unindented(text string) string {
+	return regexp.MustCompile(`(?m)^\t+`).ReplaceAllString(text, "")
+}
