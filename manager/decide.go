@@ -45,7 +45,7 @@ const (
 	stepFail                 // the failure read is the answer
 	stepLogin                // no refresh token can be used until a person brings one
 	stepHoldBack             // this replica holds back by itself, and nobody else is at it
-	stepYield                // a token of another configuration is stored, and this replica can do without its own
+	stepYield                // a token of another configuration, or other keys, is stored, and this replica can do without its own
 	stepWait                 // another is at it, or it is too early: look again later
 	stepAcquire              // try the lease
 )
@@ -74,8 +74,8 @@ func decide(v view) decision {
 		return decision{step: stepWait, pause: r.Lock.TTL}
 	case what == foreign && v.hasUsable && !v.explicit:
 		return decision{step: stepYield}
-	case what == foreign && !r.Token.IssuedAt.After(r.Now) && r.Now.Sub(r.Token.IssuedAt) < v.replaceAfter:
-		return decision{step: stepWait, pause: v.replaceAfter - r.Now.Sub(r.Token.IssuedAt)}
+	case what == foreign && !r.Stored().IssuedAt.After(r.Now) && r.Now.Sub(r.Stored().IssuedAt) < v.replaceAfter:
+		return decision{step: stepWait, pause: v.replaceAfter - r.Now.Sub(r.Stored().IssuedAt)}
 	case v.localPause > 0 && !v.explicit:
 		return decision{step: stepHoldBack}
 	case v.grant.takenFor(r) > 0:

@@ -42,6 +42,7 @@ type Env struct {
 	conflict    conflict
 	aloneAt     time.Duration // no token is fetched without Redis before
 	lastRead    time.Duration
+	sealed      Version       // the last token that was found not to open here
 	heardAt     time.Duration // when a flight that waits was last told to look
 	looking     bool          // whether a read is under way that nobody waits for
 	lookAgain   bool

@@ -130,11 +130,20 @@ func (e *WaitError) Error() string {
 
 func (e *WaitError) Unwrap() error { return e.Err }
 
-// A ConflictError says that the stored token is of another configuration, while this replica has one that it can use. It
-// ends a refresh behind the callers; of them only those of [Env.TokenFor] get it.
-type ConflictError struct{ Environment string }
+// A ConflictError says that the stored token is of another configuration, or can't be read with the keys here, while this
+// replica has one that it can use. It ends a refresh behind the callers; of them only those of [Env.TokenFor] get it.
+type ConflictError struct {
+	Environment string
+	Err         error // why it can't be read: a *[store.UnreadableError]; nil where it is of another configuration
+}
+
+// Unwrap returns e.Err.
+func (e *ConflictError) Unwrap() error { return e.Err }
 
 func (e *ConflictError) Error() string {
+	if unreadable, ok := errors.AsType[*store.UnreadableError](e.Err); ok {
+		return fmt.Sprintf("onetoken: %s: the stored token can't be read with the keys here: %s", e.Environment, unreadable.Reason)
+	}
 	return fmt.Sprintf("onetoken: %s: the stored token is of another configuration (a deploy under way, or two services in one namespace)", e.Environment)
 }
 

@@ -1,10 +1,12 @@
 package manager
 
 import (
+	"errors"
 	"time"
 
 	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
+	"github.com/onetoken/onetoken/store/seal"
 )
 
 // This file decides; it reads no clock and does no I/O.
@@ -86,10 +88,11 @@ func (v verdict) String() string {
 	}[v]
 }
 
-// judge says what the token in r is worth to a replica with the fingerprint ("": any will do).
+// judge says what the token in r is worth to a replica with the fingerprint. With "", any will do: for those who look, and
+// have no use for the token itself.
 func judge(r *store.Record, p Policy, fingerprint string) verdict {
-	switch t := r.Token; {
-	case r.TokenErr != nil:
+	switch t := r.Stored(); {
+	case t == nil && r.TokenErr != nil:
 		return unreadable
 	case t == nil:
 		return missing
@@ -98,6 +101,10 @@ func judge(r *store.Record, p Policy, fingerprint string) verdict {
 	case min(r.TTL, t.Life()) <= p.margin(t.Life()):
 		return expiring
 	case fingerprint != "" && t.Config != fingerprint:
+		return foreign
+	case r.Sealed != nil && !(fingerprint == "" && errors.Is(r.TokenErr, seal.ErrNoKeys)):
+		// Replicas with different keys must not replace each other's tokens in turn without a pause. Who has no keys, and only
+		// looks, can't tell.
 		return foreign
 	}
 	return usable

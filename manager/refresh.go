@@ -61,7 +61,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 	case stepHoldBack:
 		return f.failAsRead(v.sent, v.local.err.after(v.localPause), 0, v.localPause)
 	case stepYield:
-		return f.yield(&ConflictError{Environment: e.name})
+		return f.yield(&ConflictError{Environment: e.name, Err: r.TokenErr})
 	case stepWait:
 		f.waitForOther(ctx, whoRefreshes(r), d.pause, poll)
 	case stepAcquire:
@@ -92,6 +92,9 @@ func whoRefreshes(r *store.Record) string {
 		name, _, _ := strings.Cut(r.Grant.TakenBy, "|")
 		return "the outcome of the refresh token's use by " + cmp.Or(name, "somebody without a name")
 	}
+	if r.Sealed != nil {
+		return "a token that can't be read with the keys here to be old enough"
+	}
 	return "a token of another configuration to be old enough"
 }
 
@@ -113,15 +116,15 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 	defer e.mu.Unlock()
 	now := e.m.now()
 	f.lessened = false
-	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Token == nil || r.Token.Version < f.above) {
+	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Stored() == nil || r.Stored().Version < f.above) {
 		// Redis lost its history, and not just the mark: what it issues from here on may be lower.
 		f.above = anyVersion
 	}
 	// Since when, by Redis's clock, in terms of ours: at the latest the age before the reply, at the earliest before the
 	// request. The earliest, so that nothing older than the call passes for its outcome.
 	since := func(t time.Time) time.Duration { return sent - r.Now.Sub(t) }
-	if f.explicit && f.above == anyVersion && r.Token != nil && since(r.Token.IssuedAt) < f.called {
-		f.above = r.Token.Version
+	if f.explicit && f.above == anyVersion && r.Stored() != nil && since(r.Stored().IssuedAt) < f.called {
+		f.above = r.Stored().Version
 	}
 	return view{
 		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: credential,

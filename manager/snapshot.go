@@ -67,9 +67,7 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 		e.local = local{} // somebody has logged in since this replica was refused
 		e.noteBackoff(0)
 	}
-	if r.TokenErr != nil {
-		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
-	}
+	e.warnLocked(r)
 	if judge(r, e.policy, e.fingerprint) == usable {
 		lost := func(s *snapshot) bool {
 			// A failover may forget that it was stored, and not that it was issued.
@@ -79,6 +77,17 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 	}
 	if sent >= e.suspectedAt {
 		e.clearSuspicionLocked()
+	}
+}
+
+// warnLocked logs what can't be read, and of tokens that don't open here each once: they stay, and are read again and again.
+func (e *Env) warnLocked(r *store.Record) {
+	switch {
+	case r.Sealed == nil && r.TokenErr != nil:
+		e.log.Warn("the stored token is unreadable", "outcome", "unreadable", "error", r.TokenErr)
+	case r.Sealed != nil && r.Sealed.Version != e.sealed:
+		e.sealed = r.Sealed.Version
+		e.log.Warn("the stored token can't be read with the keys here", "outcome", "sealed", "version", r.Sealed.Version, "error", r.TokenErr)
 	}
 }
 

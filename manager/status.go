@@ -15,7 +15,7 @@ type State string
 // The states, in the order in which they are looked for: the first that holds is the state.
 const (
 	StateRefreshing State = "refreshing" // somebody holds the lease
-	StateConflict   State = "conflict"   // the stored token is of another configuration
+	StateConflict   State = "conflict"   // the stored token is of another configuration, or sealed with other keys
 	StateFailing    State = "failing"    // the last attempt failed, and no newer token is there
 	StateMissing    State = "missing"    // no usable token
 	StateStale      State = "stale"      // usable, and past its refresh point
@@ -103,24 +103,21 @@ func describe(env string, r *store.Record, p Policy, fingerprint, login string) 
 	if r.Lock != nil {
 		s.Lock = LockStatus{Holder: some(r.Lock.Holder), TTL: Milliseconds(max(r.Lock.TTL, 0))}
 	}
-	if f := r.Failure; f != nil && (r.Token == nil || f.Version > r.Token.Version) {
+	if f := r.Failure; f != nil && (r.Stored() == nil || f.Version > r.Stored().Version) {
 		s.Failure = FailureStatus{Code: some(f.Code), Status: some(f.Status), Message: some(f.Message), Attempt: some(f.Attempt), RetryAt: some(f.RetryAt)}
 	}
-	if g := r.Grant; g != nil && login != "" && g.Refused != 0 && g.Reason != store.ReasonLogout && (r.Token == nil || g.Refused > r.Token.Version) {
+	if g := r.Grant; g != nil && login != "" && g.Refused != 0 && g.Reason != store.ReasonLogout && (r.Stored() == nil || g.Refused > r.Stored().Version) {
 		s.Failure.Code, s.Failure.Message = some(g.Reason), some("a person must log in: "+login)
 		s.Failure.RetryAt = nil // nobody tries
 	}
 	verdict := judge(r, p, fingerprint)
 	s.Usable = verdict == usable
-	if t := r.Token; t != nil {
+	if t := r.Stored(); t != nil {
 		s.TTL, s.ExpiresAt, s.Version, s.RefreshedBy = Milliseconds(r.TTL), some(t.ExpiresAt), some(t.Version), some(t.RefreshedBy)
 		s.Life = t.Life()
 	}
 	if !s.Usable {
-		reason := verdict.String()
-		if e, ok := errors.AsType[*store.UnreadableError](r.TokenErr); ok {
-			reason += ": " + e.Reason
-		}
+		reason := reasonOf(verdict, r)
 		if login != "" {
 			reason += "; a person must log in: " + login
 		}
@@ -135,12 +132,24 @@ func describe(env string, r *store.Record, p Policy, fingerprint, login string) 
 		s.State = StateFailing
 	case !s.Usable:
 		s.State = StateMissing
-	case r.TTL <= r.Token.Life()-p.refreshPoint(r.Token.Life(), r.Token.Took, 0):
+	case r.TTL <= s.Life-p.refreshPoint(s.Life, r.Stored().Took, 0):
 		s.State = StateStale
 	default:
 		s.State = StateFresh
 	}
 	return s
+}
+
+// reasonOf says why the token in r can't be used.
+func reasonOf(v verdict, r *store.Record) string {
+	e, ok := errors.AsType[*store.UnreadableError](r.TokenErr)
+	switch {
+	case ok && v == foreign:
+		return "the stored token can't be read with the keys here: " + e.Reason
+	case ok && v == unreadable:
+		return v.String() + ": " + e.Reason
+	}
+	return v.String()
 }
 
 // some returns a pointer to v, nil where v has no value.

@@ -212,7 +212,7 @@ func FuzzPlanted(f *testing.F) {
 		}
 
 		r := g.read(t)
-		if (r.Token != nil) != (r.TTL > 0) || r.Token != nil && r.TokenErr != nil {
+		if (r.Stored() != nil) != (r.TTL > 0) || (r.Stored() != nil && r.TokenErr != nil) != (r.Sealed != nil) {
 			t.Errorf("token %v, TTL %v, error %v", r.Token, r.TTL, r.TokenErr)
 		}
 		if r.TokenErr != nil {

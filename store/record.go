@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,10 @@ import (
 // A Record is all there is in Redis of one environment, read in one step.
 type Record struct {
 	Now      time.Time     // Redis's clock when it was read
-	Token    *Token        // nil where there is none or it is unreadable
-	TokenErr error         // why it is unreadable: a *[UnreadableError]
-	TTL      time.Duration // the token's remaining life by its key's TTL; above 0 where Token is set
+	Token    *Token        // nil where there is none, it is unreadable or doesn't open
+	Sealed   *Token        // of one whose access token doesn't open with the keys here: all that is known but that
+	TokenErr error         // why Token is nil though there is one: an *[UnreadableError]
+	TTL      time.Duration // the token's remaining life by its key's TTL; above 0 where Token or Sealed is set
 	Mark     Mark
 	Failure  *Failure // nil where there is none or it is unreadable
 	Lock     *Lock    // nil where nobody holds it
@@ -26,6 +28,10 @@ type Record struct {
 
 	tokenRaw, failureRaw string // the versions as they stand in Redis, for Issue to compare
 }
+
+// Stored returns Token or Sealed: what is known of the stored token, whether or not it opens here; nil where there is none
+// or it is unreadable.
+func (r *Record) Stored() *Token { return cmp.Or(r.Token, r.Sealed) }
 
 // A Mark holds the versions that order an environment's writes. It has no TTL; after a FLUSHALL or its eviction it is
 // zero, and versions go on growing all the same, since they are never below Redis's clock.
@@ -45,11 +51,15 @@ type Lock struct {
 type UnreadableError struct {
 	Key    string
 	Reason string
+	Err    error // a *[seal.Error], where it is one that doesn't open; else nil
 }
 
 func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("store: %s is unreadable: %s", e.Key, e.Reason)
 }
+
+// Unwrap returns e.Err.
+func (e *UnreadableError) Unwrap() error { return e.Err }
 
 const (
 	fieldAccessToken = "access_token"
@@ -120,7 +130,6 @@ func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lo
 
 // decode reads a reply of the read script.
 func (s *Store) decode(env string, reply []any) *Record {
-	k := s.Keys(env)
 	now := time.UnixMicro(number(reply, 0)).UTC()
 	mark := list(reply, 3)
 	r := &Record{
@@ -132,14 +141,9 @@ func (s *Store) decode(env string, reply []any) *Record {
 	r.tokenRaw = token.text(fieldVersion)
 	r.TTL = milliseconds(number(reply, 2))
 	if !token.missing() {
-		t, err := s.decodeToken(env, token, r.TTL)
-		if err != nil {
-			r.TokenErr = &UnreadableError{Key: k.Token, Reason: err.Error()}
-		} else {
-			r.Token = t
-		}
+		s.decodeTokenInto(r, env, token)
 	}
-	if r.Token == nil {
+	if r.Stored() == nil {
 		r.TTL = 0
 	}
 	failure := fields{raw: list(reply, 4), names: failureFields, now: now}

@@ -31,6 +31,7 @@ import (
 
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/internal/secret"
+	"github.com/onetoken/onetoken/store/seal"
 )
 
 // DefaultNamespace is the namespace of an [Options] that has none.
@@ -51,13 +52,14 @@ var ErrName = errors.New(`names are 1 to 128 of the characters A-Z a-z 0-9 "." "
 // Options configure a [Store]. Zero fields mean the defaults.
 type Options struct {
 	Namespace string        // default [DefaultNamespace]
-	Codec     Codec         // default: secrets are stored as they are
+	Codec     Codec         // default: secrets are stored as they are ([seal.None])
 	Timeout   time.Duration // of one call of Redis; default [DefaultTimeout]
 }
 
 // A Codec seals the secret fields of a record on their way to Redis and opens them on the way back. It is the interface
 // of an AEAD with associated data: a value sealed for one namespace, environment, field and version must not open for
-// another. Implementations must be safe for concurrent use, and their errors must not contain what they were given.
+// another. Implementations must be safe for concurrent use, and their errors must not contain what they were given. Package
+// seal has one, and Tink's AEADs are such.
 type Codec interface {
 	Encrypt(plaintext, associatedData []byte) (ciphertext []byte, err error)
 	Decrypt(ciphertext, associatedData []byte) (plaintext []byte, err error)
@@ -87,7 +89,7 @@ func New(rdb redis.UniversalClient, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("store: namespace: %w", err)
 	}
 	if s.codec == nil {
-		s.codec = plain{}
+		s.codec = seal.None{}
 	}
 	return s, nil
 }
@@ -187,6 +189,7 @@ var (
 	keepScript       = script("grants", "keep")
 	nextScript       = script("next")
 	adoptScript      = script("grants", "adopt")
+	resealScript     = script("reseal")
 )
 
 // run runs a script about env under the call's own deadline and returns its reply, an array of at least n elements.

@@ -220,9 +220,9 @@ func TestEverySecretPassesTheCodec(t *testing.T) {
 		}
 		// A sealed value doesn't open elsewhere: not under another version, not in clear.
 		rdb.HSet(f.ctx(), f.keys.Token, "version", (at.Version - 1).String())
-		f.wantUnreadable("another version", raw)
+		f.wantSealed("another version", at.Version-1, nil, raw)
 		rdb.HSet(f.ctx(), f.keys.Token, "version", at.Version.String(), "access_token", "in-clear")
-		f.wantUnreadable("not sealed", "in-clear")
+		f.wantSealed("not sealed", at.Version, nil, "in-clear")
 		f.s = plain
 		rdb.HSet(f.ctx(), f.keys.Token, "access_token", "caf\u00e9")
 		f.wantUnreadable("sealed by another codec", "caf")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/internal/printable"
+	"github.com/onetoken/onetoken/store/seal"
 )
 
 // A Token is an access token with what is known of it. It is immutable: copies and pointers may be shared freely.
@@ -91,7 +92,40 @@ func (s *Store) associatedData(env, field, version string) []byte {
 	return []byte(s.namespace + "\x00" + env + "\x00" + field + "\x00" + version)
 }
 
-func (s *Store) decodeToken(env string, f fields, ttl time.Duration) (*Token, error) {
+// decodeTokenInto sets Token, or what stands for it, in a record whose TTL is set.
+func (s *Store) decodeTokenInto(r *Record, env string, f fields) {
+	t, err := decodeToken(f, r.TTL)
+	if err == nil {
+		var opened []byte
+		if opened, err = s.open(env, fieldAccessToken, f.text(fieldVersion), f.text(fieldAccessToken)); err != nil {
+			r.Sealed = t
+		} else if err = CheckAccessToken(string(opened)); err == nil {
+			t.AccessToken = NewSecret(string(opened))
+			r.Token = NewToken(*t)
+			return
+		}
+	}
+	unreadable := &UnreadableError{Key: s.Keys(env).Token, Reason: err.Error()}
+	if reason, ok := errors.AsType[*seal.Error](err); ok {
+		unreadable.Err = reason
+	}
+	r.TokenErr = unreadable
+}
+
+// open opens a sealed field. Of a codec's errors the text is taken only where it is known to hold nothing of the value.
+func (s *Store) open(env, field, version, sealed string) ([]byte, error) {
+	opened, err := s.codec.Decrypt([]byte(sealed), s.associatedData(env, field, version))
+	if err == nil {
+		return opened, nil
+	}
+	if reason, ok := errors.AsType[*seal.Error](err); ok {
+		return nil, fmt.Errorf("%s doesn't open: %w", field, reason)
+	}
+	return nil, fmt.Errorf("%s doesn't open with the configured keys", field)
+}
+
+// decodeToken decodes all of a token but the access token.
+func decodeToken(f fields, ttl time.Duration) (*Token, error) {
 	if err := f.hash(); err != nil {
 		return nil, err
 	}
@@ -123,22 +157,13 @@ func (s *Store) decodeToken(env string, f fields, ttl time.Duration) (*Token, er
 	if t.Config == "" {
 		return nil, errors.New("config is missing")
 	}
-	sealed := f.text(fieldAccessToken)
-	if sealed == "" {
+	if f.text(fieldAccessToken) == "" {
 		return nil, errors.New("access_token is missing")
-	}
-	opened, err := s.codec.Decrypt([]byte(sealed), s.associatedData(env, fieldAccessToken, raw))
-	if err != nil {
-		return nil, errors.New("access_token doesn't open with the configured keys")
-	}
-	if err := CheckAccessToken(string(opened)); err != nil {
-		return nil, err
 	}
 	if err := CheckTokenType(t.TokenType); err != nil {
 		return nil, err
 	}
-	t.AccessToken = NewSecret(string(opened))
-	return NewToken(t), nil
+	return &t, nil
 }
 
 // An Issue is what a holder of the lease gets for one attempt.
@@ -261,9 +286,3 @@ func (s *Store) Invalidate(ctx context.Context, env string, v Version) (Version,
 	}
 	return Version(number(reply, 1)), nil
 }
-
-// plain is the codec without keys.
-type plain struct{}
-
-func (plain) Encrypt(p, _ []byte) ([]byte, error) { return p, nil }
-func (plain) Decrypt(c, _ []byte) ([]byte, error) { return c, nil }

@@ -69,6 +69,7 @@ func (a *app) close() {
 type opened struct {
 	file    *config.File
 	store   *store.Store
+	codec   store.Codec      // nil where nothing is sealed
 	manager *manager.Manager // nil without a file
 }
 
@@ -90,7 +91,10 @@ func (a *app) open(noFileOK bool, changes ...func(*manager.Config)) (*opened, er
 		file.Environments[name] = e
 	}
 	o := &opened{file: file}
-	if o.store, err = store.New(rdb, store.Options{Namespace: file.Namespace}); err != nil {
+	if o.codec, err = file.Codec(a.log); err != nil {
+		return nil, &usageError{err}
+	}
+	if o.store, err = store.New(rdb, store.Options{Namespace: file.Namespace, Codec: o.codec}); err != nil {
 		return nil, &usageError{err}
 	}
 	if len(file.Environments) == 0 {

@@ -226,16 +226,10 @@ func (e *execution) end() {
 // withoutSecrets leaves out the variables whose values are secrets of the configuration: a command that is given a token
 // doesn't need what tokens are made of.
 func withoutSecrets(environ []string, file *config.File) []string {
-	hidden := []secret.Secret{file.Redis.URL, file.Redis.Password, file.Redis.SentinelPassword}
+	hidden := append([]secret.Secret{file.Redis.URL}, file.Secrets...)
 	if u, err := url.Parse(file.Redis.URL.Reveal()); err == nil {
 		password, _ := u.User.Password()
 		hidden = append(hidden, secret.New(password))
-	}
-	for _, e := range file.Environments {
-		hidden = append(hidden, e.ClientSecret)
-		for _, s := range e.SecretParams {
-			hidden = append(hidden, s)
-		}
 	}
 	return slices.DeleteFunc(environ, func(entry string) bool {
 		_, value, _ := strings.Cut(entry, "=")

@@ -70,7 +70,10 @@ func (a *app) keep(ctx context.Context, g *grantSite, refreshToken manager.Secre
 		return err
 	}
 	defer cancel()
-	version, err := g.manager.ImportGrant(ctx, g.env, refreshToken, life)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	version, err := g.manager.ImportGrant(context.WithoutCancel(ctx), g.env, refreshToken, life) // no half of it
 	if err != nil {
 		return err
 	}

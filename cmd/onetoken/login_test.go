@@ -31,7 +31,7 @@ const browserEnv = "ONETOKEN_TEST_BROWSER"
 
 // browse goes where it is sent.
 func browse() int {
-	resp, err := http.Get(os.Args[len(os.Args)-1]) //nolint:noctx // it ends with the test
+	resp, err := http.Get(os.Args[len(os.Args)-1])
 	if err != nil {
 		return 1
 	}
@@ -252,19 +252,29 @@ func TestLoginFails(t *testing.T) {
 		{"another state", func(o *mockendpoint.Options) {
 			o.OnAuthorize = func(answer url.Values) { answer.Set("state", "guessed") }
 		}, nil, "--timeout 2s", 5, "prod: timed out after 2s while waiting for the browser to come back (1 of its answers had another login's state)", false},
-		{"nobody comes back", nil, func(s *loginSite) { s.withBrowser("true") },
-			"--timeout 1s", 5, "prod: timed out after 1s while waiting for the browser to come back", false},
+		{
+			"nobody comes back", nil, func(s *loginSite) { s.withBrowser("true") },
+			"--timeout 1s", 5, "prod: timed out after 1s while waiting for the browser to come back", false,
+		},
 		{"the port is taken", nil, nil, "--listen " + taken.Addr().String(), 1, "bind: address already in use", true},
-		{"no authorization endpoint", nil, func(s *loginSite) { s.configure("token_url: " + s.url + "/token") },
-			"", 2, "onetoken: environments.prod.authorization_url is missing: it isn't set, and there is no issuer whose metadata has it", true},
-		{"no device authorization endpoint", nil, func(s *loginSite) { s.configure("token_url: " + s.url + "/token") },
-			"--device", 2, "onetoken: environments.prod.device_authorization_url is missing: it isn't set, and there is no issuer whose metadata has it", true},
-		{"the issuer is away", nil, func(s *loginSite) { s.configure("issuer: http://" + closedPort(t)) },
-			"", 4, "connect: connection refused", true},
+		{
+			"no authorization endpoint", nil, func(s *loginSite) { s.configure("token_url: " + s.url + "/token") },
+			"", 2, "onetoken: environments.prod.authorization_url is missing: it isn't set, and there is no issuer whose metadata has it", true,
+		},
+		{
+			"no device authorization endpoint", nil, func(s *loginSite) { s.configure("token_url: " + s.url + "/token") },
+			"--device", 2, "onetoken: environments.prod.device_authorization_url is missing: it isn't set, and there is no issuer whose metadata has it", true,
+		},
+		{
+			"the issuer is away", nil, func(s *loginSite) { s.configure("issuer: http://" + closedPort(t)) },
+			"", 4, "connect: connection refused", true,
+		},
 		{"a parameter of ours", nil, nil, "--param state=x", 2, `onetoken: --param: "state" isn't for you to set`, true},
 		{"a parameter without a value", nil, nil, "--param prompt", 2, `onetoken: --param: "prompt" has no "="`, true},
-		{"a redirect to nowhere", nil, nil, "--redirect-url https://login.example/x", 2,
-			"onetoken: --redirect-url: doesn't say where to listen, as http://127.0.0.1:8400/callback does: --listen must", true},
+		{
+			"a redirect to nowhere", nil, nil, "--redirect-url https://login.example/x", 2,
+			"onetoken: --redirect-url: doesn't say where to listen, as http://127.0.0.1:8400/callback does: --listen must", true,
+		},
 		{"a device with a browser", nil, nil, "--device --listen 127.0.0.1:0", 2, "onetoken: --device: no browser comes back to --listen or --redirect-url", true},
 		{"no time", nil, nil, "--timeout 0s", 2, "onetoken: --timeout: 0s is not above 0", true},
 	} {

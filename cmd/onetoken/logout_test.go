@@ -157,8 +157,10 @@ func TestLogoutThatFails(t *testing.T) {
 		{"the answer breaks off", nil, func(s *loginSite) {
 			s.endpoint.PushAt(mockendpoint.RevokePath, mockendpoint.Reply{Drop: true})
 		}, 4, "onetoken: prod: the revocation endpoint failed: bad_reply: the connection broke before the answer was complete" + hint},
-		{"there is none", func(s *loginSite) { s.configure("token_url: " + s.url + "/token") }, nil,
-			2, "onetoken: environments.prod.revocation_url is missing: it isn't set, and there is no issuer whose metadata has it" + hint},
+		{
+			"there is none", func(s *loginSite) { s.configure("token_url: " + s.url + "/token") }, nil,
+			2, "onetoken: environments.prod.revocation_url is missing: it isn't set, and there is no issuer whose metadata has it" + hint,
+		},
 		{"it can't be reached", func(s *loginSite) {
 			s.configure("token_url: "+s.url+"/token", "revocation_url: http://"+closedPort(t)+"/revoke")
 		}, nil, 4, "connect: connection refused" + hint},

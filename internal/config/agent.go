@@ -29,9 +29,9 @@ func agentTable(a *Agent) table {
 	return table{groups: []group{{settings: []setting{
 		set("listen", &a.Listen, listKind(textKind()), "where to listen: `host:port`, or `unix:/path` (mode 0600; a socket that is left over is replaced)").
 			byDefault("127.0.0.1:8085"),
-		set("allow_remote", &a.AllowRemote, boolKind(), "permit addresses that aren't loopback; they need tls_cert, tls_key and key_file").byDefault("false"),
+		set("allow_remote", &a.AllowRemote, boolKind(), "permit addresses that aren't loopback; they need `tls_cert`, `tls_key` and `key_file`").byDefault("false"),
 		set("tls_cert", &a.TLSCert, fileKind(), "PEM: with it every address but `unix:` speaks TLS (1.2 or newer)").like("agent.pem"),
-		set("tls_key", &a.TLSKey, secretFileKind(), "PEM: its key").like("/run/secrets/agent.key"),
+		set("tls_key", &a.TLSKey, secretFileKind(), "PEM: the certificate's key").like("/run/secrets/agent.key"),
 		set("client_ca", &a.ClientCA, fileKind(), "PEM: who connects by TLS needs a certificate that one of these has signed").like("clients-ca.pem"),
 		set("key_file", &a.KeyFile, secretFileKind(), "bearer keys, one in each line, of at least 16 characters: each request needs one (`Authorization: Bearer KEY`, or Basic with it as the password), but for `/healthz`, `/readyz` and the token endpoints").
 			like("/run/secrets/agent-keys"),
@@ -45,7 +45,7 @@ func clientTable(c *AgentClient) table {
 	return table{
 		groups: []group{{settings: []setting{
 			set("id", &c.ID, textKind(), "the client's id, which no other has").like("reports"),
-			set("secret_file", &c.SecretFile, secretFileKind(), "a file with its secret").like("/run/secrets/reports"),
+			set("secret_file", &c.SecretFile, secretFileKind(), "a file with the client's secret").like("/run/secrets/reports"),
 			set("environments", &c.Environments, listKind(textKind()), "whose tokens it may have").like("[prod]"),
 		}}},
 		rules: []rule{needOne("id"), needOne("secret_file"), needOne("environments")},

@@ -48,6 +48,8 @@ type Error struct {
 	Err     error
 
 	Others []*Error // what else is wrong with the file; none of it is in the text
+
+	apart bool // it is about a part of Setting, and no other error is about that
 }
 
 func (e *Error) Error() string {
@@ -95,6 +97,11 @@ func (s Sources) Load() (*File, error) {
 	return f, nil
 }
 
+// File returns the path of the file that is read.
+func (s Sources) File() string {
+	return cmp.Or(s.Path, s.variable("ONETOKEN_CONFIG"), "onetoken.yaml")
+}
+
 func (s Sources) variable(name string) string {
 	v, _ := s.Lookup(name)
 	return v
@@ -102,7 +109,7 @@ func (s Sources) variable(name string) string {
 
 func (s Sources) file(haveRedis bool) (*File, error) {
 	named := cmp.Or(s.Path, s.variable("ONETOKEN_CONFIG"))
-	path := cmp.Or(named, "onetoken.yaml")
+	path := s.File()
 	data, err := os.ReadFile(path)
 	var pathError *fs.PathError
 	switch {
@@ -191,18 +198,31 @@ func (f *File) Client() (redis.UniversalClient, error) {
 // Manager returns a manager of the configured environments on rdb, after the changes to what the file says, if any. An error
 // about a setting is an [*Error] that says where it stands.
 func (f *File) Manager(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (*manager.Manager, error) {
+	c, err := f.config(rdb, logger, changes...)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manager.New(c)
+	return m, f.locate(err)
+}
+
+func (f *File) config(rdb redis.UniversalClient, logger *slog.Logger, changes ...func(*manager.Config)) (manager.Config, error) {
+	codec, err := f.Codec(logger)
+	if err != nil {
+		return manager.Config{}, err
+	}
 	c := manager.Config{
 		Redis:        rdb,
 		Environments: f.Environments,
 		Namespace:    f.Namespace,
 		Replica:      f.Replica,
 		Logger:       logger,
+		Codec:        codec,
 	}
 	for _, change := range changes {
 		change(&c)
 	}
-	m, err := manager.New(c)
-	return m, f.locate(err)
+	return c, nil
 }
 
 // locate turns the manager's error about a setting into one that says where the setting stands.
@@ -217,8 +237,8 @@ func (f *File) locate(err error) error {
 	}
 	located.Line = f.lines[located.Setting]
 	// The message begins with the setting, or settings, that it is about.
-	names, rest, ok := strings.Cut(wrong.Err.Error(), ": ")
-	if !ok {
+	names, rest, _ := strings.Cut(wrong.Err.Error(), ": ")
+	if strings.Contains(strings.ReplaceAll(names, ", ", ""), " ") {
 		names, rest, _ = strings.Cut(wrong.Err.Error(), " ") // "client_id is missing"
 	}
 	for name := range strings.SplitSeq(names, ", ") {

@@ -150,7 +150,7 @@ func TestErrors(t *testing.T) {
 		{"merge key", prod("<<: {}"), "onetoken.yaml:6: environments.prod.<<: unknown setting"},
 		{"duplicate key", prod("client_id: y"), "onetoken.yaml:6: environments.prod.client_id: given twice, first in line 5"},
 		{"key that is no text", prod("[a, b]: c"), "onetoken.yaml:6: environments.prod.: a name is expected here"},
-		{"missing client_id", "environments:\n  prod:\n    base_url: https://x\n    client_secret: x\n", "onetoken.yaml:2: environments.prod.client_id: missing"},
+		{"missing client_id", "environments:\n  prod:\n    base_url: https://x\n    client_secret: x\n", "onetoken.yaml:2: environments.prod.client_id: missing; grant jwt_bearer or token_exchange with auth_method none needs none"},
 		{"missing client_secret", prod(""), "onetoken.yaml:3: environments.prod.client_secret: missing (or client_secret_file); auth_method private_key_jwt, tls_client_auth or none needs none"},
 		{"missing base_url", "environments: {prod: {client_id: x, client_secret: hunter2}}", "onetoken.yaml:1: environments.prod.base_url: missing (or token_url, issuer)"},
 		{"empty client_id", "environments:\n  prod:\n    client_id:\n", "onetoken.yaml:3: environments.prod.client_id: empty"},

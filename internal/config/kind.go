@@ -44,6 +44,8 @@ func fileKind() kind[string] { return asFile(simple("file", "text", value.path))
 // secretFileKind is the same for one that nobody else should read.
 func secretFileKind() kind[string] { return asFile(simple("file", "text", value.secretPath)) }
 
+func keyringKind() kind[string] { return asFile(simple("file", "text", value.keyringPath)) }
+
 // filledKind is a file that others read, and that must be there with something in it.
 func filledKind() kind[string] { return asFile(simple("file", "text", value.filled)) }
 
@@ -58,13 +60,12 @@ func asFile[T any](k kind[T]) kind[T] {
 // oneOf is one of a few words.
 func oneOf[T ~string](words ...T) kind[T] {
 	names := make([]string, len(words))
-	quoted := make([]string, len(words))
 	for i, w := range words {
-		names[i], quoted[i] = string(w), "`"+string(w)+"`"
+		names[i] = string(w)
 	}
 	return kind[T]{
 		description{
-			name:   enumerate(quoted, "or"),
+			name:   enumerate(code(names), "or"),
 			schema: func() schema { return schema{AnyOf: []schema{{Enum: anys(names)}, ref("variable")}} },
 		},
 		func(v value) T { return T(v.word(names)) },
@@ -124,7 +125,7 @@ func paramsKind() kind[url.Values] {
 func claimsKind() kind[map[string]any] {
 	return kind[map[string]any]{
 		description{name: "a mapping of any JSON", schema: func() schema {
-			return schema{Type: []string{"object"}, MinProperties: 1, PropertyNames: &schema{MinLength: 1}}
+			return schema{Type: types{"object"}, MinProperties: 1, PropertyNames: &schema{MinLength: 1}}
 		}},
 		value.claims,
 	}
@@ -308,8 +309,8 @@ func backoffKind(standard manager.Backoff) kind[manager.Backoff] {
 
 func backoffTable(b *manager.Backoff) table {
 	return table{groups: []group{{settings: []setting{
-		set("min", &b.Min, durationKind(), "the first pause"),
-		set("max", &b.Max, durationKind(), "the longest pause, to which it doubles"),
+		set("min", &b.Min, durationKind(), "the first pause").like("1s"),
+		set("max", &b.Max, durationKind(), "the longest pause, to which it doubles").like("1m"),
 	}}}}
 }
 

@@ -45,11 +45,24 @@ type value struct {
 // of the others. args must not hold what may be secret: quote is for the others.
 func (v value) fail(format string, args ...any) {
 	if len(v.d.errs) == maxErrors || slices.ContainsFunc(v.d.errs, func(e *Error) bool {
-		return within(e.Setting, v.setting) || within(v.setting, e.Setting)
+		return !e.apart && (within(e.Setting, v.setting) || within(v.setting, e.Setting))
 	}) {
 		return
 	}
-	v.d.errs = append(v.d.errs, &Error{File: v.d.file, Line: v.line, Setting: v.setting, Err: fmt.Errorf(format, args...)})
+	v.d.errs = append(v.d.errs, v.error(format, args...))
+}
+
+// failApart records an error about a part of v that has no name of its own, whatever else there is about v.
+func (v value) failApart(format string, args ...any) {
+	if len(v.d.errs) < maxErrors {
+		e := v.error(format, args...)
+		e.apart = true
+		v.d.errs = append(v.d.errs, e)
+	}
+}
+
+func (v value) error(format string, args ...any) *Error {
+	return &Error{File: v.d.file, Line: v.line, Setting: v.setting, Err: fmt.Errorf(format, args...)}
 }
 
 // within reports whether a setting is another, or a part of it.

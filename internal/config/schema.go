@@ -33,7 +33,7 @@ type schema struct {
 	Description string `json:"description,omitempty"`
 
 	Ref   string   `json:"$ref,omitempty"`
-	Type  []string `json:"type,omitempty"`
+	Type  types    `json:"type,omitempty"`
 	Enum  []any    `json:"enum,omitempty"`
 	AnyOf []schema `json:"anyOf,omitempty"`
 	AllOf []schema `json:"allOf,omitempty"`
@@ -61,6 +61,17 @@ type schema struct {
 	Examples []any `json:"examples,omitempty"`
 
 	Definitions properties `json:"$defs,omitempty"`
+}
+
+// types are one type, or several.
+type types []string
+
+// MarshalJSON implements [json.Marshaler].
+func (t types) MarshalJSON() ([]byte, error) {
+	if len(t) == 1 {
+		return json.Marshal(t[0])
+	}
+	return json.Marshal([]string(t))
 }
 
 // properties are schemas by their names, in an order of their own.
@@ -102,18 +113,18 @@ const (
 
 // definitions are what the schemas of kinds refer to.
 func definitions() properties {
-	scalar := []string{"string", "number", "boolean"} // a number that stands where text is expected is the text that it is
+	scalar := types{"string", "number", "boolean"} // a number that stands where text is expected is the text that it is
 	orVariable := func(s ...schema) schema { return schema{AnyOf: append(s, ref("variable"))} }
 	described := func(s schema, text string) schema { s.Description = text; return s }
 	return properties{
-		{"variable", described(schema{AllOf: []schema{{Pattern: textForm}, {Pattern: variableForm}}, Type: []string{"string"}}, "text with the variables of the environment in it: ${NAME}")},
+		{"variable", described(schema{AllOf: []schema{{Pattern: textForm}, {Pattern: variableForm}}, Type: types{"string"}}, "text with the variables of the environment in it: ${NAME}")},
 		{"text", described(schema{Type: scalar, MinLength: 1, Pattern: textForm}, "text that isn't empty; ${NAME} is a variable of the environment, $${ is ${ itself")},
 		{"name", orVariable(schema{Type: scalar, Pattern: nameForm})},
-		{"url", orVariable(schema{Type: []string{"string"}, AllOf: []schema{{Pattern: urlForm}, {Pattern: textForm}}})},
+		{"url", orVariable(schema{Type: types{"string"}, AllOf: []schema{{Pattern: urlForm}, {Pattern: textForm}}})},
 		{"boolean", orVariable(schema{Enum: []any{true, false, "true", "false"}})},
-		{"natural", orVariable(schema{Type: []string{"integer"}, Minimum: new(0.0)}, schema{Type: []string{"string"}, Pattern: `^\+?[0-9]+$`})},
-		{"duration", described(orVariable(schema{Type: []string{"string"}, AllOf: []schema{{Pattern: durationForm}, {Pattern: "[1-9]"}}}), "a duration above 0: 6s, 500ms, 1h30m")},
-		{"part", described(orVariable(schema{Type: []string{"number"}, Minimum: new(0.5), ExclusiveMaximum: new(1.0)}, schema{Type: []string{"string"}, Pattern: partForm}), "a part of a whole: 80% or 0.8")},
+		{"natural", orVariable(schema{Type: types{"integer"}, Minimum: new(0.0)}, schema{Type: types{"string"}, Pattern: `^\+?[0-9]+$`})},
+		{"duration", described(orVariable(schema{Type: types{"string"}, AllOf: []schema{{Pattern: durationForm}, {Pattern: "[1-9]"}}}), "a duration above 0: 6s, 500ms, 1h30m")},
+		{"part", described(orVariable(schema{Type: types{"number"}, Minimum: new(0.5), ExclusiveMaximum: new(1.0)}, schema{Type: types{"string"}, Pattern: partForm}), "a part of a whole: 80% or 0.8")},
 	}
 }
 
@@ -121,17 +132,17 @@ func ref(definition string) schema { return schema{Ref: "#/$defs/" + definition}
 
 // listSchema is one item, or a list of them.
 func listSchema(item schema) schema {
-	return schema{AnyOf: []schema{item, {Type: []string{"array"}, Items: &item, MinItems: 1}}}
+	return schema{AnyOf: []schema{item, {Type: types{"array"}, Items: &item, MinItems: 1}}}
 }
 
 // mapSchema is items by names.
 func mapSchema(item schema) schema {
-	return schema{Type: []string{"object"}, MinProperties: 1, PropertyNames: &schema{MinLength: 1}, Others: &item}
+	return schema{Type: types{"object"}, MinProperties: 1, PropertyNames: &schema{MinLength: 1}, Others: &item}
 }
 
 // schema is that of a section.
 func (t table) schema() schema {
-	s := schema{Type: []string{"object"}, Others: false, MinProperties: 1}
+	s := schema{Type: types{"object"}, Others: false, MinProperties: 1}
 	for _, each := range t.settings() {
 		s.Properties = append(s.Properties, property{each.name, t.schemaOf(each)})
 	}
@@ -144,14 +155,18 @@ func (t table) schema() schema {
 				s.With = map[string][]string{}
 			}
 			s.With[r.given] = r.names
-		case r.unless == "" && len(r.names) == 1:
+		case len(r.waived) > 0:
+			waived := &schema{}
+			for _, c := range r.waived {
+				holds := schema{AnyOf: []schema{{Enum: anys(c.values)}, ref("variable")}}
+				waived.Properties = append(waived.Properties, property{c.name, holds})
+				waived.Required = append(waived.Required, c.name)
+			}
+			s.AllOf = append(s.AllOf, schema{If: waived, Else: new(oneRequired(r.names))})
+		case len(r.names) == 1:
 			s.Required = append(s.Required, r.names...)
-		case r.unless == "":
-			s.AllOf = append(s.AllOf, oneRequired(r.names))
 		default:
-			values := schema{Enum: anys(r.values)}
-			waived := properties{{r.unless, schema{AnyOf: []schema{values, ref("variable")}}}}
-			s.AllOf = append(s.AllOf, schema{If: &schema{Properties: waived, Required: []string{r.unless}}, Else: new(oneRequired(r.names))})
+			s.AllOf = append(s.AllOf, oneRequired(r.names))
 		}
 	}
 	return s

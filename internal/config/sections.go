@@ -15,9 +15,9 @@ import (
 func fileTable(f *File) table {
 	return table{
 		groups: []group{{settings: []setting{
-			set("redis", &f.Redis, redisKind(), "where tokens are kept; `--redis-url` and `$ONETOKEN_REDIS_URL` replace the whole section"),
-			set("namespace", &f.Namespace, nameKind(), "before all keys: `A-Z a-z 0-9 . _ -`").byDefault("onetoken"),
-			set("replica", &f.Replica, textKind(), "this process in Redis and in logs").impliedly("host:pid").like("worker-7"),
+			set("redis", &f.Redis, redisKind(), "where tokens are kept; `--redis-url` and `$ONETOKEN_REDIS_URL` replace the whole section").show(),
+			set("namespace", &f.Namespace, nameKind(), "what all keys begin with: `A-Z a-z 0-9 . _ -`").byDefault("onetoken"),
+			set("replica", &f.Replica, textKind(), "the name of this process in Redis and in logs").impliedly("host:pid").like("worker-7"),
 			set("sealing", &f.Sealing, section(sealingTable), "keys that seal what is secret in Redis").impliedly("nothing is sealed"),
 			set("environments", &f.Environments, environmentsKind(), "OAuth2 clients, each at one token endpoint, by names of your own: `A-Z a-z 0-9 . _ -`").show(),
 			set("agent", &f.Agent, section(agentTable), "what `onetoken serve` does; nothing else reads it"),
@@ -26,16 +26,10 @@ func fileTable(f *File) table {
 	}
 }
 
-// A Sealing is what the file says of keys that seal secrets in Redis. Files are named, not read.
-type Sealing struct {
-	KeyringFile    string
-	AcceptUnsealed bool
-}
-
 func sealingTable(s *Sealing) table {
 	return table{
 		groups: []group{{settings: []setting{
-			set("keyring_file", &s.KeyringFile, secretFileKind(), "the keyring that `onetoken keygen` writes").like("/run/secrets/keyring.json"),
+			set("keyring_file", &s.KeyringFile, keyringKind(), "the keyring that `onetoken keygen` makes").like("/run/secrets/onetoken.keys"),
 			set("accept_unsealed", &s.AcceptUnsealed, boolKind(), "read what isn't sealed, too: while a fleet goes over to sealing").byDefault("false"),
 		}}},
 		rules: []rule{needOne("keyring_file")},
@@ -52,17 +46,17 @@ func redisTable(o *redisclient.Options) table {
 	return table{
 		groups: []group{{settings: []setting{
 			url.like("redis://127.0.0.1:6379/0").show(),
-			set("addresses", &o.Addresses, listKind(textKind()), "`host:port` of a Cluster's nodes or, with master_name, of the Sentinels").
+			set("addresses", &o.Addresses, listKind(textKind()), "`host:port` of a Cluster's nodes or, with `master_name`, of the Sentinels").
 				like("[10.0.0.1:6379, 10.0.0.2:6379]"),
 			set("master_name", &o.MasterName, textKind(), "the master's name, as the Sentinels know it").like("mymaster"),
-			set("username", &o.Username, textKind(), "of an ACL user").like("onetoken"),
-			set("password", &o.Password, secretKind(), "its password").like("${REDIS_PASSWORD}"),
-			set("password_file", &o.Password, secretFromFileKind(), "a file with it").like("/run/secrets/redis_password"),
-			set("sentinel_username", &o.SentinelUsername, textKind(), "for the Sentinels themselves").like("onetoken"),
-			set("sentinel_password", &o.SentinelPassword, secretKind(), "the same").like("${SENTINEL_PASSWORD}"),
+			set("username", &o.Username, textKind(), "the name of an ACL user").like("onetoken"),
+			set("password", &o.Password, secretKind(), "that user's password").like("${REDIS_PASSWORD}"),
+			set("password_file", &o.Password, secretFromFileKind(), "a file with the password; a line break at its end doesn't count").like("/run/secrets/redis_password"),
+			set("sentinel_username", &o.SentinelUsername, textKind(), "the name of the Sentinels' own user").like("onetoken"),
+			set("sentinel_password", &o.SentinelPassword, secretKind(), "that user's password").like("${SENTINEL_PASSWORD}"),
 			set("db", &o.DB, naturalKind(), "database number, not for a Cluster").byDefault("0"),
-			set("tls", &o.TLS, tlsKind(), "`true` for TLS with the system's authorities, or what to verify the server by and to prove ourselves with").
-				impliedly("rediss:// has TLS"),
+			set("tls", &o.TLS, tlsKind(), "TLS: `true`, or what to verify the server by and to prove ourselves with").
+				impliedly("with `rediss://` only"),
 		}}},
 		rules: []rule{
 			needOne("url", "addresses"),
@@ -121,7 +115,7 @@ func tlsTable(t *tlsFiles) table {
 			set("ca_file", &t.authorities, asFile(simple("file", "text", value.certPool)), "PEM: those who may vouch for the server").
 				impliedly("the system's").like("redis-ca.pem"),
 			set("cert_file", &t.cert, asFile(simple("file", "text", value.content)), "PEM: a client certificate").like("redis-client.pem"),
-			set("key_file", &t.key, asFile(simple("file", "text", value.secretContent)), "PEM: its key").like("/run/secrets/redis-client.key"),
+			set("key_file", &t.key, asFile(simple("file", "text", value.secretContent)), "PEM: the certificate's key").like("/run/secrets/redis-client.key"),
 			set("server_name", &t.serverName, textKind(), "the name in the server's certificate").impliedly("the host that is connected to").like("redis.example.com"),
 		}}},
 		rules: []rule{needWith("key_file", "cert_file"), needWith("cert_file", "key_file")},

@@ -72,25 +72,35 @@ type rule struct {
 	exclusive bool   // at most one of them; else one at least
 	given     string // … where this one is given; "" always
 
-	// … unless a setting has one of these values.
-	unless  string
-	values  []string
-	waived  func() bool
-	missing string // after "missing", where there is more to say
+	waived []condition // … unless all of these hold; none: always
+}
+
+// A condition is that a setting has one of some values.
+type condition struct {
+	name   string
+	values []string
+	holds  func() bool
 }
 
 func needOne(names ...string) rule                { return rule{names: names} }
 func atMostOne(a, b string) rule                  { return rule{names: []string{a, b}, exclusive: true} }
 func needWith(given string, names ...string) rule { return rule{names: names, given: given} }
 
-// unless waives a rule where the setting of that name, which is read into at, has one of the values.
-func unless[T ~string](r rule, name string, at *T, values ...T) rule {
-	r.unless = name
+// unless waives a rule where all conditions hold.
+func (r rule) unless(all ...condition) rule { r.waived = all; return r }
+
+// is is the condition that a setting, which is read into at, has one of the values.
+func is[T ~string](name string, at *T, values ...T) condition {
+	c := condition{name: name, holds: func() bool { return slices.Contains(values, *at) }}
 	for _, v := range values {
-		r.values = append(r.values, string(v))
+		c.values = append(c.values, string(v))
 	}
-	r.waived = func() bool { return slices.Contains(values, *at) }
-	return r
+	return c
+}
+
+// isWaived reports whether a rule doesn't count for what was read.
+func (r rule) isWaived() bool {
+	return len(r.waived) > 0 && !slices.ContainsFunc(r.waived, func(c condition) bool { return !c.holds() })
 }
 
 // settings returns all of a table's settings.
@@ -132,14 +142,20 @@ func (t table) excludes(name string) []string {
 	return others
 }
 
-// needs returns a setting that is always needed, alone or as one of several.
-func (t table) needs(name string) (alternatives []string, needed bool) {
+// needs reports whether a setting is needed, which others would do in its place, and what would make it needless.
+func (t table) needs(name string) (others []string, waiver string, needed bool) {
 	for _, r := range t.rules {
-		if !r.exclusive && r.given == "" && slices.Contains(r.names, name) {
-			return slices.DeleteFunc(slices.Clone(r.names), func(n string) bool { return n == name }), true
+		if r.exclusive || r.given != "" || !slices.Contains(r.names, name) {
+			continue
 		}
+		var waivers []string
+		for _, c := range r.waived {
+			waivers = append(waivers, "`"+c.name+"` is "+enumerate(code(c.values), "or"))
+		}
+		waiver = enumerate(waivers, "and")
+		return slices.DeleteFunc(slices.Clone(r.names), func(n string) bool { return n == name }), waiver, true
 	}
-	return nil, false
+	return nil, "", false
 }
 
 // fill reads a mapping's settings by a table, and then looks at its rules.
@@ -158,6 +174,7 @@ func (v value) fill(t table) {
 		slices.Sort(names)
 		if near := nearest(key, names); near != "" {
 			item.fail("unknown setting; did you mean %s?", near)
+			v.d.lines[join(v.setting, near)] = item.line // so that it isn't missing, too
 		} else {
 			item.fail("unknown setting")
 		}
@@ -170,7 +187,7 @@ func (v value) fill(t table) {
 // check fails where a rule isn't kept in the mapping v.
 func (v value) check(r rule) {
 	given := func(name string) int { return v.d.lines[join(v.setting, name)] }
-	if r.given != "" && given(r.given) == 0 || r.waived != nil && r.waived() {
+	if r.given != "" && given(r.given) == 0 || r.isWaived() {
 		return
 	}
 	if r.exclusive {
@@ -192,8 +209,12 @@ func (v value) check(r rule) {
 	if len(r.names) > 1 {
 		message += " (or " + strings.Join(r.names[1:], ", ") + ")"
 	}
-	if r.unless != "" {
-		message += "; " + r.unless + " " + enumerate(r.values, "or") + " needs none"
+	if len(r.waived) > 0 {
+		var without []string
+		for _, c := range r.waived {
+			without = append(without, c.name+" "+enumerate(c.values, "or"))
+		}
+		message += "; " + strings.Join(without, " with ") + " needs none"
 	}
 	v.fail("%s", message)
 }

@@ -190,8 +190,12 @@ func (e *examination) make(sources config.Sources) error {
 	if e.rdb, err = e.file.Client(); err != nil {
 		return err
 	}
+	codec, err := e.file.Codec(e.logger())
+	if err != nil {
+		return err
+	}
 	// How slow Redis is is told by its round trips, and not by what can't be looked at.
-	if e.store, err = store.New(e.rdb, store.Options{Namespace: e.file.Namespace, Timeout: storeTimeout}); err != nil {
+	if e.store, err = store.New(e.rdb, store.Options{Namespace: e.file.Namespace, Timeout: storeTimeout, Codec: codec}); err != nil {
 		return err
 	}
 	for name, environment := range e.file.Environments {
@@ -199,10 +203,12 @@ func (e *examination) make(sources config.Sources) error {
 		e.file.Environments[name] = environment
 	}
 	if len(e.file.Environments) > 0 {
-		e.manager, err = e.file.Manager(e.rdb, cmp.Or(e.Log, slog.New(slog.DiscardHandler)))
+		e.manager, err = e.file.Manager(e.rdb, e.logger())
 	}
 	return err
 }
+
+func (e *examination) logger() *slog.Logger { return cmp.Or(e.Log, slog.New(slog.DiscardHandler)) }
 
 func (e *examination) close() {
 	if e.manager != nil {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/store"
+	"github.com/onetoken/onetoken/store/seal"
 )
 
 // What is looked at of a Redis with many keys.
@@ -223,10 +225,16 @@ func (e *examination) records(ctx context.Context, r *report, found map[string]b
 
 func (e *examination) record(r *report, row manager.Status, record *store.Record) {
 	env := row.Environment
-	if record.TokenErr != nil {
+	noKeys := errors.Is(record.TokenErr, seal.ErrNoKeys)
+	switch {
+	case record.Sealed != nil && noKeys && e.manager == nil:
+		r.unknown(GroupRedis+".keys", e.store.Keys(env).Token, "it is sealed, and no keys are configured here", "name a configuration with sealing.keyring_file by --config")
+	case record.Sealed != nil:
+		r.warn(GroupRedis+".keys", e.store.Keys(env).Token, record.TokenErr.Error(), "have all replicas use the same sealing.keyring_file: docs/sealing.md has the order in which keys are changed")
+	case record.TokenErr != nil:
 		r.warn(GroupRedis+".keys", e.store.Keys(env).Token, record.TokenErr.Error(), "nothing, it isn't served: the next refresh replaces it, or onetoken refresh "+env+" now")
 	}
-	if row.State == manager.StateConflict {
+	if row.State == manager.StateConflict && record.Sealed == nil {
 		r.warn(GroupRedis+".conflict", env, fmt.Sprintf("the stored token, by %s, is of another configuration than this file's: a deploy under way, or two services with different settings in one namespace", *row.RefreshedBy),
 			"when no deploy is under way: have all replicas use the same token URL, client, scopes and params, or a namespace each")
 	}

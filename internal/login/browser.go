@@ -41,10 +41,10 @@ func (b Browser) Run(ctx context.Context) (*endpoint.Reply, error) {
 	}
 	defer back.close()
 	back.issuer, back.namesIssuer = metadata.Issuer, metadata.NamesIssuer
-	back.state = secret.New(rand.Text())
+	back.state = rand.Text()
 	verifier := secret.New(oauth2.GenerateVerifier())
 	request := endpoint.AuthorizationRequest{
-		RedirectURL: back.url, State: back.state.Reveal(), Verifier: verifier, Params: b.Params,
+		RedirectURL: back.url, State: back.state, Verifier: verifier, Params: b.Params,
 	}
 	target, err := Call(ctx, "metadata", b.Timeout, func(ctx context.Context) (string, error) { return b.Client.AuthorizationURL(ctx, request) })
 	if err != nil {

@@ -174,20 +174,36 @@ func TestAnswersThatAreNone(t *testing.T) {
 		answer   url.Values
 		want     string // "": it is good
 	}{
-		{"denied", endpoint.Metadata{}, url.Values{"error": {"access_denied"}, "error_description": {"the person\r\nsaid no"}},
-			"the authorization endpoint refused: access_denied: the person said no"},
+		{
+			"denied",
+			endpoint.Metadata{},
+			url.Values{"error": {"access_denied"}, "error_description": {"the person\r\nsaid no"}},
+			"the authorization endpoint refused: access_denied: the person said no",
+		},
 		{"failed", endpoint.Metadata{}, url.Values{"error": {"server_error"}}, "the authorization endpoint failed: server_error"},
 		{"nothing", endpoint.Metadata{}, url.Values{}, "the authorization endpoint failed: bad_reply: its answer has neither a code nor an error"},
 		{"two codes", endpoint.Metadata{}, url.Values{"code": {"a", "b"}}, `the authorization endpoint failed: bad_reply: its answer has "code" more than once`},
 		{"an issuer that nobody knows", endpoint.Metadata{}, url.Values{"code": {"a"}, "iss": {issuer}}, ""},
 		{"the issuer", endpoint.Metadata{Issuer: issuer, NamesIssuer: true}, url.Values{"code": {"a"}, "iss": {issuer}}, ""},
 		{"it needn't say", endpoint.Metadata{Issuer: issuer}, url.Values{"code": {"a"}}, ""},
-		{"another issuer", endpoint.Metadata{Issuer: issuer}, url.Values{"code": {"a"}, "iss": {"https://evil.example"}},
-			`the authorization endpoint failed: bad_reply: its answer is of the issuer "https://evil.example", want "https://auth.example": somebody may have mixed two up (RFC 9207)`},
-		{"it must say", endpoint.Metadata{Issuer: issuer, NamesIssuer: true}, url.Values{"code": {"a"}},
-			`the authorization endpoint failed: bad_reply: its answer is of the issuer "", want "https://auth.example": somebody may have mixed two up (RFC 9207)`},
-		{"another issuer's error", endpoint.Metadata{Issuer: issuer}, url.Values{"error": {"x"}, "iss": {"https://evil.example"}},
-			`the authorization endpoint failed: bad_reply: its answer is of the issuer "https://evil.example", want "https://auth.example": somebody may have mixed two up (RFC 9207)`},
+		{
+			"another issuer",
+			endpoint.Metadata{Issuer: issuer},
+			url.Values{"code": {"a"}, "iss": {"https://evil.example"}},
+			`the authorization endpoint failed: bad_reply: its answer is of the issuer "https://evil.example", want "https://auth.example": somebody may have mixed two up (RFC 9207)`,
+		},
+		{
+			"it must say",
+			endpoint.Metadata{Issuer: issuer, NamesIssuer: true},
+			url.Values{"code": {"a"}},
+			`the authorization endpoint failed: bad_reply: its answer is of the issuer "", want "https://auth.example": somebody may have mixed two up (RFC 9207)`,
+		},
+		{
+			"another issuer's error",
+			endpoint.Metadata{Issuer: issuer},
+			url.Values{"error": {"x"}, "iss": {"https://evil.example"}},
+			`the authorization endpoint failed: bad_reply: its answer is of the issuer "https://evil.example", want "https://auth.example": somebody may have mixed two up (RFC 9207)`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := inBrowser(t, &client{metadata: c.metadata}, login.Browser{}, func(p person) { p.comesBack(c.answer) })

@@ -29,7 +29,7 @@ type callback struct {
 	path        string
 	issuer      string // who must be the answer's, "" where nobody knows
 	namesIssuer bool   // its answers always say who they are of
-	state       secret.Secret
+	state       string // tells this login's answer from others
 
 	listeners []net.Listener
 	server    *http.Server
@@ -177,7 +177,7 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil || subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(c.state.Reveal())) != 1 {
+	if err != nil || subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(c.state)) != 1 {
 		c.strays.Add(1)
 		show(w, http.StatusBadRequest, pages.stray)
 		return

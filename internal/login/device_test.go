@@ -128,7 +128,9 @@ func TestADeviceGivesUpWhereAskingAgainBringsNothing(t *testing.T) {
 
 func TestACodeThatNobodyEntersExpires(t *testing.T) {
 	forever := func(c *client) {
-		c.poll = func(int) (*endpoint.Reply, error) { return nil, &endpoint.Error{Code: endpoint.CodePending, Status: 400} }
+		c.poll = func(int) (*endpoint.Reply, error) {
+			return nil, &endpoint.Error{Code: endpoint.CodePending, Status: 400}
+		}
 	}
 	for _, c := range []struct {
 		name string

@@ -38,7 +38,7 @@ type Config struct {
 	RevocationURL          string
 
 	// Files are read by New, and again when they change.
-	ClientID         string // may be missing where the JWT bearer grant goes without client authentication
+	ClientID         string // may be missing where a JWT bearer grant or a token exchange goes without client authentication
 	ClientSecret     secret.Secret
 	ClientSecretFile string     // without the line break at its end
 	AuthMethod       AuthMethod // default [ClientSecretBasic]
@@ -148,7 +148,7 @@ func (c *Config) checkURLs() error {
 func (c *Config) checkClient() error {
 	secretMissing := c.ClientSecret.IsEmpty() && c.ClientSecretFile == ""
 	switch m := c.AuthMethod; {
-	case c.ClientID == "" && (m != NoClientAuth || c.Grant != JWTBearer): // RFC 7523 §2.1: the assertion says who
+	case c.ClientID == "" && (m != NoClientAuth || c.Grant != JWTBearer && c.Grant != TokenExchange): // the assertion, or the subject token, says who
 		return errors.New("client_id is missing")
 	case !slices.Contains(authMethods, m):
 		return fmt.Errorf("auth_method %.60q is not one of %s", m, join(authMethods))
