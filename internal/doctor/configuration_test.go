@@ -2,9 +2,14 @@ package doctor_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -155,6 +160,37 @@ func TestEndpointIsGone(t *testing.T) {
 	got := p.examine()
 	got.has(doctor.LevelFailure, "endpoint.connection", "http://127.0.0.1:1 (prod, test)", "refused", "is it started")
 	got.only(1)
+}
+
+// The connection is made with what the environment names for it.
+func TestEndpointWithCertificates(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	p := newPatient(t, section(redis))
+	a := newAuthority(t)
+	cert, key := a.issue("client", time.Hour)
+	pair, err := tls.LoadX509KeyPair(a.issue("endpoint", 90*24*time.Hour))
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	server := httptest.NewUnstartedServer(p.endpoint)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	// In TLS 1.3 a client learns only after its handshake that its certificate was missed.
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert, MaxVersion: tls.VersionTLS12}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	environment := func(name, settings string) string {
+		return fmt.Sprintf("  %s: {token_url: '%s/token', client_id: %s, auth_method: tls_client_auth, client_cert_file: %s, client_key_file: %s%s}\n",
+			name, server.URL, name, cert, key, settings)
+	}
+	p.write(section(redis), environment("knows", ", ca_file: "+a.file)+environment("doubts", "")+
+		fmt.Sprintf("  shows-none: {token_url: '%s/token', client_id: c, client_secret: d, ca_file: %s}\n", server.URL, a.file))
+	got := p.examine()
+	got.has(doctor.LevelOK, "endpoint.connection", server.URL+" (knows)", "connected")
+	got.has(doctor.LevelOK, "endpoint.certificate", server.URL+" (knows)", "TLS 1.2, verified")
+	got.has(doctor.LevelFailure, "endpoint.connection", server.URL+" (doubts)", "unknown authority", "ca_file")
+	got.has(doctor.LevelFailure, "endpoint.connection", server.URL+" (shows-none)", "handshake")
+	got.only(2)
 }
 
 // A token is asked for once, is the fleet's, and isn't asked for while the fleet backs off.

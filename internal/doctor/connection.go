@@ -71,7 +71,7 @@ func connectionMend(err error) string {
 	case errors.As(err, &dns):
 		return "is the host's name right, and can this machine look names up?"
 	case errors.As(err, &authority), strings.Contains(text, "unknown authority"):
-		return "this machine doesn't trust who signed the certificate: add the CA to the system's, or name it where a setting does (redis.tls.ca_file)"
+		return "this machine doesn't trust who signed the certificate: add the CA to the system's, or name it in ca_file (redis.tls.ca_file for Redis)"
 	case errors.As(err, &hostname), strings.Contains(text, "certificate is valid for"):
 		return "the certificate is for another name: use the name that it is for (redis.tls.server_name for Redis)"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired, strings.Contains(text, "expired or is not yet valid"):

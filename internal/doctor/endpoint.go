@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -23,11 +24,38 @@ import (
 // connectionsAtOnce is how many endpoints are connected to at the same time.
 const connectionsAtOnce = 8
 
-// A target is where the token endpoints of some environments are.
+// A target is where the token endpoints of some environments are, which connect to it alike.
 type target struct {
-	url     string // without path
+	place
 	envs    []string
 	timeout time.Duration // the longest connect_timeout of them
+}
+
+// A place is a server, with what a TLS connection to it is made with.
+type place struct {
+	url                       string // without path
+	caFile, certFile, keyFile string // of the settings; "" where they aren't set
+}
+
+// tls returns the configuration of a connection. The manager has read the files, too.
+func (p place) tls() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if p.caFile != "" {
+		pem, err := os.ReadFile(p.caFile)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		c.RootCAs.AppendCertsFromPEM(pem)
+	}
+	if p.certFile != "" {
+		pair, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+		if err != nil {
+			return nil, err
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	return c, nil
 }
 
 // endpoints connects to each token endpoint, and asks for nothing.
@@ -50,23 +78,24 @@ func (e *examination) endpoints(ctx context.Context, r *report) {
 }
 
 func (e *examination) targets() []target {
-	found := map[string]target{}
+	found := map[place]target{}
 	for _, name := range e.envs {
 		env := e.file.Environments[name]
 		u, err := url.Parse(asked(env))
 		if err != nil {
 			continue // the manager has taken it
 		}
-		at := u.Scheme + "://" + u.Host
+		at := place{u.Scheme + "://" + u.Host, env.CAFile, env.ClientCertFile, env.ClientKeyFile}
 		t := found[at]
-		t.url, t.envs = at, append(t.envs, name)
+		t.place, t.envs = at, append(t.envs, name)
 		t.timeout = max(t.timeout, cmp.Or(env.ConnectTimeout, endpoint.DefaultConnectTimeout))
 		found[at] = t
 	}
 	var list []target
-	for _, at := range slices.Sorted(maps.Keys(found)) {
-		list = append(list, found[at])
+	for _, t := range found {
+		list = append(list, t)
 	}
+	slices.SortFunc(list, func(a, b target) int { return cmp.Or(strings.Compare(a.url, b.url), slices.Compare(a.envs, b.envs)) })
 	return list
 }
 
@@ -93,10 +122,15 @@ var errConnected = errors.New("connected")
 func connect(ctx context.Context, t target) (state *tls.ConnectionState, by string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*t.timeout) // the dial, and the handshake
 	defer cancel()
+	config, err := t.tls()
+	if err != nil {
+		return nil, "", err
+	}
 	dialer := &net.Dialer{Timeout: t.timeout}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
+		TLSClientConfig:     config,
 		TLSHandshakeTimeout: t.timeout,
 		DisableKeepAlives:   true,
 		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/2 would write before it is told of the connection

@@ -9,8 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,7 +29,12 @@ type fleet struct {
 // newFleet writes the file into dir, where the keys are that it names.
 func newFleet(t *testing.T, dir, redis string, environments ...string) *fleet {
 	t.Helper()
-	f := &fleet{filepath.Join(dir, strings.NewReplacer("/", "-", " ", "-").Replace(t.Name())+".yaml")}
+	file, err := os.CreateTemp(dir, "onetoken-*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	f := &fleet{file.Name()}
 	write(t, f.config, fmt.Sprintf("redis: {url: %q}\nenvironments:\n%s", "redis://"+redis, strings.Join(environments, "")))
 	return f
 }
