@@ -480,7 +480,7 @@ func TestFingerprintsOfTheOtherGrants(t *testing.T) {
 func TestRotatingIsForTheRefreshTokenGrantAlone(t *testing.T) {
 	env := Environment{TokenURL: "https://auth.example/token", ClientID: "id", ClientSecret: NewSecret("s"), Grant: RefreshToken, RefreshToken: NewSecret("r")}
 	r, err := env.resolve(slog.New(slog.DiscardHandler))
-	if err != nil || r.rotating == nil || r.rotating.Seed().Reveal() != "r" {
+	if err != nil || r.rotating == nil || r.seeds().Reveal() != "r" {
 		t.Fatalf("%v, %v; want a client with the refresh token", r.rotating, err)
 	}
 	if _, err := r.source.Fetch(t.Context()); err == nil {
