@@ -128,7 +128,9 @@ func (c *Client) authenticate(r *request) error {
 		r.secrets = append(r.secrets, password, basic)
 		return nil
 	case ClientSecretPost:
-		r.secret("client_secret", c.clientSecret())
+		password := c.clientSecret()
+		r.secret("client_secret", password)
+		r.secrets = append(r.secrets, basicAuth(id, password)) // an answer may have it as another way would send it
 	case PrivateKeyJWT: // RFC 7523 §2.2
 		assertion, err := c.clientAssertion(r.url)
 		if err != nil {
