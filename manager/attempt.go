@@ -385,6 +385,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		"retry_at", answer.RetryAt, "error", answer)
 	if errors.Is(err, store.ErrChanged) { // another refresh token is there: that is the one to ask with
 		a.ends(outcomeChanged, "")
+		a.log.Warn("the refresh token was refused, and another one is there", "outcome", outcomeChanged, "configured", a.use.Label != "")
 		return false
 	}
 	if errors.Is(err, store.ErrOlder) && !local {
@@ -399,7 +400,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	if a.use != nil {
 		a.over()
 	}
-	if a.use != nil && isRefusedGrant(failed) && (a.use.Label == "" || a.use.RefreshToken.IsEmpty()) {
+	if a.use != nil && isRefusedGrant(failed) {
 		a.flight.fail(e.loginError("the refresh token was refused ("+f.Code+")", answer), f.Version, backoff)
 		return true
 	}
@@ -437,9 +438,10 @@ func (a *attempt) localAttempt() int {
 
 // holdBack keeps this replica from the endpoint, and nobody else.
 func (e *Env) holdBack(err *EndpointError, attempt int) {
+	credential := e.credential()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err}
+	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err, credential: credential}
 	e.noteBackoff(e.local.until)
 }
 

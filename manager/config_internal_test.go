@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,6 +40,9 @@ func TestTokenURL(t *testing.T) {
 		{"", "https://auth.example/token/", "https://auth.example/token/"},
 		{"", "", ""},
 	} {
+		if got := (Environment{Issuer: "https://auth.example", BaseURL: c.base, TokenURL: c.token}).TokenEndpoint(); got != c.token {
+			t.Errorf("base_url %q, token_url %q, and an issuer: %q; want %q", c.base, c.token, got, c.token)
+		}
 		if got := (Environment{BaseURL: c.base, TokenURL: c.token}).TokenEndpoint(); got != c.want {
 			t.Errorf("base_url %q, token_url %q: %q; want %q", c.base, c.token, got, c.want)
 		}
@@ -355,6 +359,136 @@ func TestFingerprint(t *testing.T) {
 		if got := e.fingerprint(); (got == want) != c.same {
 			t.Errorf("%s: %s beside %s; want them equal: %v", c.name, got, want, c.same)
 		}
+	}
+}
+
+// Replicas of this release and of the one before it share a fleet while it is updated: what those have of an environment
+// must be what we have, or it is a conflict.
+func TestFingerprintsAreThoseOfEarlierReleases(t *testing.T) {
+	env := Environment{
+		BaseURL: "https://app.example/api/v2", ClientID: "id", ClientSecret: NewSecret("s"), Scopes: []string{"a", "b"},
+		Params:       url.Values{"audience": {"x"}, "resource": {"y", "z"}},
+		SecretParams: map[string]Secret{"key": NewSecret("k")},
+	}
+	own := env
+	own.Grant, own.Params, own.Audience, own.Resource = ClientCredentials, nil, []string{"x"}, []string{"y", "z"}
+	source := Environment{
+		TokenURL: "https://auth.example/token", ClientID: "id", SourceID: "vault",
+		Source: SourceFunc(func(context.Context) (*Reply, error) { return nil, nil }),
+	}
+	for name, c := range map[string]struct {
+		env               Environment
+		fingerprint, cred string
+	}{
+		"client_credentials": {env, "924495dc74d1d340", "f190"},
+		"a source":           {source, "412316feb40c69e4", source.credentialDigest()},
+	} {
+		r, err := c.env.resolve(slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if r.fingerprint != c.fingerprint || r.credential() != c.cred || r.rotating != nil {
+			t.Errorf("%s: %s, %s; want %s, %s", name, r.fingerprint, r.credential(), c.fingerprint, c.cred)
+		}
+	}
+	if got := own.fingerprint(); got != "924495dc74d1d340" {
+		t.Errorf("audience and resource by themselves: %s; want what they have as params: it is the same request", got)
+	}
+}
+
+func TestFingerprintsOfTheOtherGrants(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	base := Environment{TokenURL: "https://auth.example/token", ClientID: "id", ClientSecret: NewSecret("s")}
+	with := func(mend func(*Environment)) Environment { e := base; mend(&e); return e }
+	bearer := with(func(e *Environment) { e.Grant, e.Assertion.File = JWTBearer, file("assertion") })
+	exchange := with(func(e *Environment) { e.Grant, e.SubjectTokenFile = TokenExchange, file("subject") })
+	issuer := with(func(e *Environment) { e.TokenURL, e.Issuer = "", "https://auth.example/token" })
+	fingerprint := func(e Environment) string {
+		t.Helper()
+		r, err := e.resolve(slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.fingerprint
+	}
+	seen := map[string]string{}
+	for name, e := range map[string]Environment{
+		"client_credentials": base,
+		"refresh_token":      with(func(e *Environment) { e.Grant = RefreshToken }),
+		"jwt_bearer":         bearer,
+		"token_exchange":     exchange,
+		"an issuer":          issuer,
+		"another issuer":     with(func(e *Environment) { e.TokenURL, e.Issuer = "", "https://auth.example" }),
+		"a header":           with(func(e *Environment) { e.Headers = map[string]string{"X-Tenant": "1"} }),
+		"another value":      with(func(e *Environment) { e.Headers = map[string]string{"X-Tenant": "2"} }),
+		"an audience":        with(func(e *Environment) { e.Audience = []string{"a"} }),
+		"a resource":         with(func(e *Environment) { e.Resource = []string{"https://a"} }),
+		"a type of subject":  func() Environment { e := exchange; e.SubjectTokenType = "access_token"; return e }(),
+		"an actor":           func() Environment { e := exchange; e.ActorTokenFile = file("actor"); return e }(),
+		"a type asked for":   func() Environment { e := exchange; e.RequestedTokenType = "jwt"; return e }(),
+	} {
+		f := fingerprint(e)
+		if other, ok := seen[f]; ok {
+			t.Errorf("%s and %s have one fingerprint", name, other)
+		}
+		seen[f] = name
+	}
+	for name, same := range map[string][2]Environment{
+		"a type by its short name": {exchange, func() Environment {
+			e := exchange
+			e.SubjectTokenType = "urn:ietf:params:oauth:token-type:jwt"
+			return e
+		}()},
+		"another subject token":      {exchange, func() Environment { e := exchange; e.SubjectTokenFile = file("other"); return e }()},
+		"a secret header":            {base, with(func(e *Environment) { e.SecretHeaders = map[string]Secret{"X": NewSecret("y")} })},
+		"an issuer that isn't asked": {base, with(func(e *Environment) { e.Issuer = "https://auth.example" })},
+		"the base URL of an issuer":  {issuer, func() Environment { e := issuer; e.BaseURL = "https://app.example"; return e }()},
+		"a header in another case": {
+			with(func(e *Environment) { e.Headers = map[string]string{"X-Tenant": "1"} }),
+			with(func(e *Environment) { e.Headers = map[string]string{"x-tenant": "1"} }),
+		},
+	} {
+		if a, b := fingerprint(same[0]), fingerprint(same[1]); a != b {
+			t.Errorf("%s: %s and %s; want one fingerprint", name, a, b)
+		}
+	}
+	// What an assertion says of itself.
+	e := Environment{Grant: JWTBearer, TokenURL: base.TokenURL}
+	for _, a := range []Assertion{
+		{},
+		{Issuer: "x"},
+		{Subject: "x"},
+		{Audience: "x"},
+		{Claims: map[string]any{"x": "y"}},
+		{Claims: map[string]any{"x": "z"}},
+	} {
+		e.Assertion = a
+		if other, ok := seen[e.fingerprint()]; ok {
+			t.Errorf("%+v has the fingerprint of %s", a, other)
+		}
+		seen[e.fingerprint()] = fmt.Sprintf("%+v", a)
+	}
+}
+
+func TestRotatingIsForTheRefreshTokenGrantAlone(t *testing.T) {
+	env := Environment{TokenURL: "https://auth.example/token", ClientID: "id", ClientSecret: NewSecret("s"), Grant: RefreshToken, RefreshToken: NewSecret("r")}
+	r, err := env.resolve(slog.New(slog.DiscardHandler))
+	if err != nil || r.rotating == nil || r.seeds().Reveal() != "r" {
+		t.Fatalf("%v, %v; want a client with the refresh token", r.rotating, err)
+	}
+	if _, err := r.source.Fetch(t.Context()); err == nil {
+		t.Error("the source fetches without a refresh token")
+	}
+	env.Outage = OutageRefreshAlone
+	if _, err := env.resolve(slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "outage: refresh_alone with grant refresh_token ") {
+		t.Errorf("%v; want an error about outage", err)
 	}
 }
 

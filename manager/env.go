@@ -75,6 +75,8 @@ type local struct {
 	attempt int           // failures in a row
 	until   time.Duration // it doesn't try before
 	err     *EndpointError
+
+	credential string // a refusal says nothing of another one
 }
 
 // Name returns the environment's name.

@@ -142,7 +142,7 @@ func (e *ConflictError) Unwrap() error { return e.Err }
 
 func (e *ConflictError) Error() string {
 	if unreadable, ok := errors.AsType[*store.UnreadableError](e.Err); ok {
-		return fmt.Sprintf("onetoken: %s: the stored token can't be read with the keys here: %s", e.Environment, unreadable.Reason)
+		return fmt.Sprintf("onetoken: %s: the stored token can't be read here: %s", e.Environment, whySealed(unreadable))
 	}
 	return fmt.Sprintf("onetoken: %s: the stored token is of another configuration (a deploy under way, or two services in one namespace)", e.Environment)
 }

@@ -203,6 +203,58 @@ func TestAListenerHearsOfALowerVersionAfterALostHistory(t *testing.T) {
 	})
 }
 
+func TestAListenerHearsOfTokensFetchedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kit := managertest.New(t, managertest.Options{
+			InMemory: true, Endpoint: mockendpoint.Options{Life: 100 * time.Second},
+			Environment: manager.Environment{Policy: manager.Policy{Outage: manager.OutageRefreshAlone}},
+		})
+		e, err := kit.Manager.Env(managertest.Environment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kit.Miniredis.SetError(loading)
+		var h heard
+		defer e.OnToken(h.add)()
+		<-time.After(200 * time.Second)
+		alone := h.all()
+		if calls := kit.Endpoint.Calls(); len(alone) != calls || calls < 2 {
+			t.Errorf("it has heard of %d tokens; %d were fetched", len(alone), calls)
+		}
+		for _, tok := range alone {
+			if tok.Version != 0 {
+				t.Errorf("got version %d without Redis", tok.Version)
+			}
+		}
+		kit.Miniredis.SetError("")
+		if _, err := e.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.all(); len(got) != len(alone)+1 || got[len(alone)].Version == 0 {
+			t.Errorf("with Redis again it has heard of %v", got[len(alone):])
+		}
+	})
+}
+
+func TestAListenerHearsOfATokenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stepped atomic.Int64
+		_, e := listenKit(t, 1, func(c *manager.Config) {
+			c.WallClock = func() time.Time { return time.Now().Add(time.Duration(stepped.Load())) }
+		})
+		var h heard
+		defer e.OnToken(h.add)()
+		h.all()
+		for range 3 { // each has it read again, and handed out again
+			stepped.Add(int64(2 * time.Second))
+			<-time.After(3 * time.Second)
+		}
+		if n := len(h.all()); n != 1 {
+			t.Errorf("it has heard %d times of one token", n)
+		}
+	})
+}
+
 func TestAListenerStopsItself(t *testing.T) {
 	for name, call := range map[string]func(stop func()){
 		"straight": func(stop func()) { stop() },

@@ -102,7 +102,7 @@ func judge(r *store.Record, p Policy, fingerprint string) verdict {
 		return expiring
 	case fingerprint != "" && t.Config != fingerprint:
 		return foreign
-	case r.Sealed != nil && !(fingerprint == "" && errors.Is(r.TokenErr, seal.ErrNoKeys)):
+	case r.Sealed != nil && (fingerprint != "" || !errors.Is(r.TokenErr, seal.ErrNoKeys)):
 		// Replicas with different keys must not replace each other's tokens in turn without a pause. Who has no keys, and only
 		// looks, can't tell.
 		return foreign

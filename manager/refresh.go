@@ -115,6 +115,9 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
+	if e.local.err != nil && endpoint.IsRefusal(e.local.err.Code) && e.local.credential != credential {
+		e.local = local{} // the secret was replaced, in its file: it is tried at once
+	}
 	f.lessened = false
 	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Stored() == nil || r.Stored().Version < f.above) {
 		// Redis lost its history, and not just the mark: what it issues from here on may be lower.

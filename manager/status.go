@@ -145,11 +145,19 @@ func reasonOf(v verdict, r *store.Record) string {
 	e, ok := errors.AsType[*store.UnreadableError](r.TokenErr)
 	switch {
 	case ok && v == foreign:
-		return "the stored token can't be read with the keys here: " + e.Reason
+		return "the stored token can't be read here: " + whySealed(e)
 	case ok && v == unreadable:
 		return v.String() + ": " + e.Reason
 	}
 	return v.String()
+}
+
+// whySealed says why a token doesn't open, as shortly as it is known.
+func whySealed(e *store.UnreadableError) string {
+	if e.Err != nil {
+		return e.Err.Error()
+	}
+	return e.Reason
 }
 
 // some returns a pointer to v, nil where v has no value.

@@ -56,7 +56,8 @@ func (s *Store) Fail(ctx context.Context, env string, f Failure, backoff, keep t
 }
 
 // FailWithGrant is Fail of an attempt that used a refresh token: nobody uses it any more and, where refused, nobody will
-// unless a person says so. u may be nil. [ErrChanged]: another refresh token is there than the one that was refused.
+// unless a person says so. u may be nil. [ErrChanged]: another refresh token is there than the one that was refused; nothing
+// is recorded but that a configured one was used.
 func (s *Store) FailWithGrant(ctx context.Context, env string, f Failure, backoff, keep time.Duration, u *Use) (*Failure, time.Time, error) {
 	k := s.Keys(env)
 	use, grantVersion, label := "", "", ""

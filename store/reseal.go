@@ -81,14 +81,10 @@ func (s *Store) oneSeal(ctx context.Context, codec KeyCodec, env, key, field str
 		}
 		id := codec.KeyID([]byte(value))
 		found := &Seal{Field: field, Was: id, Key: id}
-		opened, err := s.open(env, field, version, value)
-		if err != nil {
-			found.Err = err
-			return found, nil
-		}
-		first := codec.SealingKey()
-		if !anew || id == first {
-			return found, nil
+		var opened []byte
+		opened, found.Err = s.open(env, field, version, value)
+		if found.Err != nil || !anew || id == codec.SealingKey() {
+			return found, nil //nolint:nilerr // found has it: the others are looked at all the same
 		}
 		sealed, err := codec.Encrypt(opened, s.associatedData(env, field, version))
 		if err != nil {

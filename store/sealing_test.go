@@ -170,7 +170,7 @@ func TestResealChangesTheSealAndNothingElse(t *testing.T) {
 				t.Errorf("%s is %q after %q", field, after[field], value)
 			}
 		}
-		if got := rdb.PExpireTime(f.ctx(), f.keys.Token).Val(); got != expires {
+		if got := rdb.PExpireTime(f.ctx(), f.keys.Token).Val(); (got - expires).Abs() > 10*time.Second { // a miniredis works it out anew
 			t.Errorf("it expires at %v after %v", got, expires)
 		}
 		grant := rdb.HGetAll(f.ctx(), f.keys.Grant).Val()

@@ -26,7 +26,7 @@ func TestGrantImport(t *testing.T) {
 				t.Errorf("%q: the refresh token wasn't used, or the next isn't stored", lineBreak)
 			}
 		}
-		if got, want := s.run("get", "prod").succeeds(t), s.endpoint.Issued()[2]+"\n"; got != want {
+		if got, want := s.run("get", "prod").succeeds(t), last(s.endpoint.Issued())+"\n"; got != want {
 			t.Errorf("the token is %q; want that of the last import, %q", got, want)
 		}
 	})
@@ -118,8 +118,8 @@ func TestLogout(t *testing.T) {
 				t.Errorf("once more: %q; want %q", line, want)
 			}
 		}
-		if got := s.endpoint.RequestsAt(mockendpoint.RevokePath); len(got) != 1 || got[0].AuthMethod != mockendpoint.Basic {
-			t.Errorf("revoked by %v; want one authenticated request", got)
+		if got := s.endpoint.RequestsAt(mockendpoint.RevokePath); len(got) == 0 || got[0].AuthMethod != mockendpoint.Basic {
+			t.Errorf("revoked by %v; want an authenticated request", got)
 		}
 		s.ends(s.run("login", "prod"), 0) // and in again
 	})

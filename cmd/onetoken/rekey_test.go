@@ -62,7 +62,7 @@ func (s *site) accessToken() string {
 func TestKeygenPrintsALineOfAKeyring(t *testing.T) {
 	t.Parallel()
 	first := run(t, nil, "keygen").succeeds(t)
-	if !regexp.MustCompile(`^[a-z0-9]{8} [A-Za-z0-9_-]{43}\n$`).MatchString(first) {
+	if !regexp.MustCompile(`^k-[a-z2-7]{8} [A-Za-z0-9_-]{43}\n$`).MatchString(first) {
 		t.Errorf("got %q", first)
 	}
 	second := run(t, nil, "keygen").succeeds(t)

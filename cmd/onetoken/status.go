@@ -119,7 +119,7 @@ func detail(row manager.Status) string {
 		parts = append(parts, failureDetail(row.Failure, row.ReadAt))
 	}
 	if row.Reason != nil {
-		parts = append(parts, printable.Line(*row.Reason, 120))
+		parts = append(parts, printable.Line(*row.Reason, 200))
 	}
 	if len(parts) == 0 {
 		return "-"

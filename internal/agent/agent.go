@@ -95,7 +95,11 @@ func New(o Options) (*Agent, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.envs[name] = &environment{name: name, handle: handle, drop: newDropIn(o.Environments[name])}
+		drop, err := newDropIn(a.log, o.Environments[name])
+		if err != nil {
+			return nil, &SettingError{Setting: "environments." + name + ".client_secret_file", Err: err}
+		}
+		a.envs[name] = &environment{name: name, handle: handle, drop: drop}
 	}
 	if err := a.readFiles(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,22 +13,39 @@ import (
 
 // dropIn is what an environment's token endpoint answers by.
 type dropIn struct {
-	id, secret digest // of the environment's own client
-	scopes     []string
-	targets    map[string][]digest // the values of audience and of resource that the environment is configured with
+	id      digest        // of the environment's own client
+	secret  func() digest // … as it is now; nil where it has none: a client without a secret can't show who it is
+	scopes  []string
+	targets map[string][]digest // the values of audience and of resource that the environment is configured with
 }
 
-func newDropIn(e manager.Environment) dropIn {
-	d := dropIn{id: digestOf(e.ClientID), secret: digestOf(e.ClientSecret.Reveal()), scopes: e.Scopes, targets: map[string][]digest{}}
-	for _, name := range []string{"audience", "resource"} {
-		for _, v := range e.Params[name] {
+func newDropIn(log *slog.Logger, e manager.Environment) (dropIn, error) {
+	d := dropIn{id: digestOf(e.ClientID), scopes: e.Scopes, targets: map[string][]digest{}}
+	switch {
+	case e.ClientSecretFile != "":
+		secret, err := watch(log, parseSecret, e.ClientSecretFile)
+		if err != nil {
+			return d, err
+		}
+		d.secret = secret.get
+	case !e.ClientSecret.IsEmpty():
+		secret := digestOf(e.ClientSecret.Reveal())
+		d.secret = func() digest { return secret }
+	}
+	for name, configured := range map[string][]string{"audience": e.Audience, "resource": e.Resource} {
+		for _, v := range slices.Concat(configured, e.Params[name]) {
 			d.targets[name] = append(d.targets[name], digestOf(v))
 		}
 		if s, ok := e.SecretParams[name]; ok {
 			d.targets[name] = append(d.targets[name], digestOf(s.Reveal()))
 		}
 	}
-	return d
+	return d, nil
+}
+
+// isOwn reports whether these are the environment's own client's credentials.
+func (d dropIn) isOwn(id, secret digest) bool {
+	return d.secret != nil && d.id.equal(id) && d.secret().equal(secret)
 }
 
 // A tokenAnswer is RFC 6749 §5.1's.
@@ -77,7 +95,7 @@ func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2E
 			continue
 		}
 		id := digestOf(c.id)
-		if e != nil && e.drop.id.equal(id) && e.drop.secret.equal(c.secret) {
+		if e != nil && e.drop.isOwn(id, c.secret) {
 			knows, mayUse = true, true
 		}
 		for _, known := range a.clients {

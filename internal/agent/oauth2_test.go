@@ -97,6 +97,40 @@ func TestTheTokenEndpoint(t *testing.T) {
 	}
 }
 
+// An environment's secret may be in a file, which is read again when it changes.
+func TestOwnSecretInAFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "secret")
+	replaceFile(t, path, "the first of two secrets\n")
+	s := newSite(t, options{agent: func(o *agent.Options) {
+		e := o.Environments["prod"]
+		e.ClientSecret, e.ClientSecretFile = manager.Secret{}, path
+		o.Environments["prod"] = e
+	}})
+	first, second := basic(url.QueryEscape(clientID), "the first of two secrets"), basic(url.QueryEscape(clientID), "the second of them")
+	s.do("POST", endpointPath, grant, first).isGranted()
+	replaceFile(t, path, "the second of them")
+	eventually(t, "the new secret counts", func() bool { return s.do("POST", endpointPath, grant, second).status == 200 })
+	if a := s.unheld(func() reply { return s.do("POST", endpointPath, grant, first) }); a.status != 401 {
+		t.Errorf("with the old secret: %d", a.status)
+	}
+}
+
+// A client that has no secret can't show who it is: its id alone is worth nothing.
+func TestNoSecretIsNoPassword(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{agent: func(o *agent.Options) {
+		e := o.Environments["prod"]
+		e.ClientSecret, e.AuthMethod = manager.Secret{}, manager.NoClientAuth
+		o.Environments["prod"] = e
+	}})
+	for _, c := range []change{basic(url.QueryEscape(clientID), ""), basic(clientID, ""), own()} {
+		if a := s.unheld(func() reply { return s.do("POST", endpointPath, grant, c) }); a.status != 401 {
+			t.Errorf("%d: %s", a.status, a.body)
+		}
+	}
+}
+
 func TestBadTokenRequests(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, options{environment: manager.Environment{

@@ -1,11 +1,15 @@
 package config_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +154,7 @@ func TestErrors(t *testing.T) {
 		{"merge key", prod("<<: {}"), "onetoken.yaml:6: environments.prod.<<: unknown setting"},
 		{"duplicate key", prod("client_id: y"), "onetoken.yaml:6: environments.prod.client_id: given twice, first in line 5"},
 		{"key that is no text", prod("[a, b]: c"), "onetoken.yaml:6: environments.prod.: a name is expected here"},
-		{"missing client_id", "environments:\n  prod:\n    base_url: https://x\n    client_secret: x\n", "onetoken.yaml:2: environments.prod.client_id: missing; grant jwt_bearer or token_exchange with auth_method none needs none"},
+		{"missing client_id", "environments:\n  prod:\n    base_url: https://x\n    client_secret: x\n", "onetoken.yaml:2: environments.prod.client_id: missing"},
 		{"missing client_secret", prod(""), "onetoken.yaml:3: environments.prod.client_secret: missing (or client_secret_file); auth_method private_key_jwt, tls_client_auth or none needs none"},
 		{"missing base_url", "environments: {prod: {client_id: x, client_secret: hunter2}}", "onetoken.yaml:1: environments.prod.base_url: missing (or token_url, issuer)"},
 		{"empty client_id", "environments:\n  prod:\n    client_id:\n", "onetoken.yaml:3: environments.prod.client_id: empty"},
@@ -260,6 +264,91 @@ func TestFilesAreRelativeToTheFile(t *testing.T) {
 	}
 	if got := f.Secrets; len(got) != 1 || got[0].Reveal() != "s3cret with spaces " {
 		t.Errorf("%d secrets, %q", len(got), got[0].Reveal())
+	}
+}
+
+// Every file that nobody else should read is one that doctor looks at, and is there with something in it.
+func TestSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	var lines, want []string
+	for _, name := range []string{
+		"client_secret_file", "private_key_file", "client_assertion_file", "client_key_file", "refresh_token_file", "subject_token_file",
+		"actor_token_file",
+	} {
+		lines, want = append(lines, "    "+name+": "+name), append(want, in(name))
+	}
+	want = append(want, in("assertion"), in("keyring"), in("password"), in("keys"))
+	for _, path := range append(want, in("cert"), in("ca")) {
+		write(t, path, "content of "+filepath.Base(path)+"\n")
+	}
+	write(t, in("keyring"), "first "+base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n")
+	content := "redis: {url: redis://a, password_file: password}\nsealing: {keyring_file: keyring, accept_unsealed: true}\nagent: {key_file: keys}\n" +
+		"environments:\n  prod:\n    base_url: https://a.example\n    client_id: x\n    client_cert_file: cert\n    ca_file: ca\n    assertion: {file: assertion}\n" +
+		strings.Join(lines, "\n") + "\n"
+	path := in("onetoken.yaml")
+	f, err := config.Parse(path, []byte(content), lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(want)
+	if got := slices.Sorted(slices.Values(f.SecretFiles)); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if f.Sealing.KeyringFile != in("keyring") || !f.Sealing.AcceptUnsealed {
+		t.Errorf("sealing: %+v", f.Sealing)
+	}
+	e := f.Environments["prod"]
+	if e.ClientSecretFile != in("client_secret_file") || !e.ClientSecret.IsEmpty() || e.Assertion.File != in("assertion") || e.CAFile != in("ca") || e.ClientCertFile != in("cert") {
+		t.Errorf("got %+v", e)
+	}
+	for _, each := range f.SecretFiles {
+		name := filepath.Base(each)
+		if name == "keyring" || name == "keys" {
+			continue // others read these, and say what is wrong with them
+		}
+		write(t, each, "\n")
+		if _, err := config.Parse(path, []byte(content), lookup); err == nil || !strings.HasSuffix(err.Error(), ": the file is empty") {
+			t.Errorf("%s, empty: %v", name, err)
+		}
+		write(t, each, "content of "+name+"\n")
+	}
+}
+
+// Claims are any JSON; what is text has its variables expanded.
+func TestClaims(t *testing.T) {
+	f, err := parse(prod(`client_secret: y
+    assertion:
+      life: 90s
+      claims: {text: "${ID}", number: 1, large: 18446744073709551615, part: 1.5, yes: true, nothing: null, empty: "", quoted: "1", date: 2026-01-02, list: [1, "${ID}", [], {}], map: {a: {b: "$${c}"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(f.Environments["prod"].Assertion.Claims)
+	const want = `{"date":"2026-01-02","empty":"","large":18446744073709551615,"list":[1,"the-id",[],{}],"map":{"a":{"b":"${c}"}},"nothing":null,"number":1,"part":1.5,"quoted":"1","text":"the-id","yes":true}`
+	if string(got) != want || err != nil {
+		t.Errorf("got  %s, %v\nwant %s", got, err, want)
+	}
+	bomb := "a0: &a0 [x, x]\n"
+	for i := 1; i < 40; i++ {
+		bomb += fmt.Sprintf("        a%[1]d: &a%[1]d [*a%[2]d, *a%[2]d]\n", i, i-1)
+	}
+	for claims, want := range map[string]string{
+		"{a: .nan}":           `environments.prod.assertion.claims.a: ".nan" is no value of JSON; text needs quotes`,
+		"{a: [{b: !x c}]}":    "environments.prod.assertion.claims.a[0].b: a YAML tag (!…) means nothing here; a value that begins with ! needs quotes",
+		"{a: {b: '${NOPE}'}}": "environments.prod.assertion.claims.a.b: the environment variable NOPE is not set",
+		"{a: {b: 1, b: 2}}":   "environments.prod.assertion.claims.a.b: given twice, first in line 7",
+		"&a {a: *a}":          "too large: more than 10000 values, or more than 20 within each other",
+		"\n        " + bomb:   "too large: more than 10000 values, or more than 20 within each other",
+		"{? [a] : b}":         "environments.prod.assertion.claims.: a name is expected here",
+	} {
+		_, err := parse(prod("client_secret: y\n    assertion: {claims: " + claims + "}"))
+		if strings.HasPrefix(claims, "\n") {
+			_, err = parse(prod("client_secret: y\n    assertion:\n      claims:" + claims))
+		}
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%.40s: %v, want %s", claims, err, want)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ func environmentTable(e *manager.Environment) table {
 	return table{
 		groups: []group{
 			{"Where tokens come from", []setting{
-				set("base_url", &e.BaseURL, urlKind(), "the API's URL: tokens come from this without a trailing `/api/v2`, plus `/oauth2/v1/token`").
+				set("base_url", &e.BaseURL, urlKind(), "the API's URL; without `token_url` and `issuer`, tokens come from this, a trailing `/api/v2` replaced by `/oauth2/v1/token`").
 					like("https://app.campaignflow.com.au/api/v2").show(),
 				set("token_url", &e.TokenURL, urlKind(), "the token endpoint outright").
 					like("https://login.example.com/oauth2/token"),

@@ -19,6 +19,7 @@ var notInAFile = []string{
 	"Config.Environments",   // these three are File's
 	"Config.Namespace",      //
 	"Config.Replica",        //
+	"Sealing.codec",         // the keyring's
 	"File.Path",             // these are what parsing finds out
 	"File.SecretFiles",      //
 	"File.Literals",         //

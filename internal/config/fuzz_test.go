@@ -35,7 +35,8 @@ func checkError(t *testing.T, err error, never string) {
 // secretSettings are the settings of an environment and of redis that hold a secret, or may: a URL's query, its user.
 var secretSettings = []string{
 	"client_secret", "token_url", "base_url", "redis.password", "redis.url", "redis.sentinel_password",
-	"secret_params.assertion", "redis.addresses", "origins",
+	"secret_params.assertion", "redis.addresses", "origins", "secret_headers.X-Key", "refresh_token", "issuer", "assertion.claims",
+	"params.a", "headers.X-A", "revocation_url",
 }
 
 // fileWith is a valid file but for one setting, with its value in the syntax of YAML.
@@ -51,8 +52,9 @@ func fileWith(setting, value string) string {
 		env = "    base_url: https://api.example.com\n    client_id: x\n    client_secret: " + value + "\n"
 	case name == "base_url":
 		env = "    client_id: x\n    client_secret: y\n    base_url: " + value + "\n"
-	case name == "secret_params.assertion":
-		env += "    secret_params:\n      assertion: " + value + "\n"
+	case strings.Contains(name, "."):
+		outer, inner, _ := strings.Cut(name, ".")
+		env += "    " + outer + ":\n      " + inner + ": " + value + "\n"
 	default:
 		env += "    " + name + ": " + value + "\n"
 	}

@@ -140,3 +140,27 @@ func TestSettingsAreDescribed(t *testing.T) {
 	}
 	look(fileTable(new(File)), "")
 }
+
+// What is secret, or may be, is known as such: the documentation says so, and no error repeats it.
+func TestSecretSettings(t *testing.T) {
+	var got []string
+	var look func(of table, path string)
+	look = func(of table, path string) {
+		for _, s := range of.settings() {
+			if s.value.secret {
+				got = append(got, join(path, s.name))
+			}
+			if s.value.inner != nil {
+				look(*s.value.inner, join(path, s.name))
+			}
+		}
+	}
+	look(fileTable(new(File)), "")
+	want := []string{
+		"redis.url", "redis.password", "redis.sentinel_password", "environments.client_secret", "environments.secret_params",
+		"environments.secret_headers", "environments.refresh_token",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,28 +35,23 @@ func partKind() kind[float64]           { return simple("part", "part", value.pa
 
 func secretKind() kind[secret.Secret] {
 	k := simple("secret", "text", value.secret)
-	k.description.secret = true
+	k.secret = true
 	return k
 }
 
 // fileKind is a file that is named, and read by others.
-func fileKind() kind[string] { return asFile(simple("file", "text", value.path)) }
+func fileKind() kind[string] { return simple("file", "text", value.path) }
 
 // secretFileKind is the same for one that nobody else should read.
-func secretFileKind() kind[string] { return asFile(simple("file", "text", value.secretPath)) }
+func secretFileKind() kind[string] { return simple("file", "text", value.secretPath) }
 
-func keyringKind() kind[string] { return asFile(simple("file", "text", value.keyringPath)) }
+func keyringKind() kind[string] { return simple("file", "text", value.keyringPath) }
 
 // filledKind is a file that others read, and that must be there with something in it.
-func filledKind() kind[string] { return asFile(simple("file", "text", value.filled)) }
+func filledKind() kind[string] { return simple("file", "text", value.filled) }
 
 // filledSecretKind is the same for one that nobody else should read.
-func filledSecretKind() kind[string] { return asFile(simple("file", "text", value.filledSecret)) }
-
-func asFile[T any](k kind[T]) kind[T] {
-	k.file = true
-	return k
-}
+func filledSecretKind() kind[string] { return simple("file", "text", value.filledSecret) }
 
 // oneOf is one of a few words.
 func oneOf[T ~string](words ...T) kind[T] {
@@ -75,12 +71,9 @@ func oneOf[T ~string](words ...T) kind[T] {
 // word reads one of a few words.
 func (v value) word(words []string) string {
 	got := v.text()
-	for _, w := range words {
-		if got == w {
-			return got
-		}
-	}
 	switch {
+	case slices.Contains(words, got):
+		return got
 	case got == "": // text has failed
 	case len(words) == 2:
 		v.fail("%s is neither %s nor %s", v.quote(), words[0], words[1])

@@ -31,6 +31,7 @@ type schema struct {
 	Dialect     string `json:"$schema,omitempty"`
 	Title       string `json:"title,omitempty"`
 	Description string `json:"description,omitempty"`
+	WriteOnly   bool   `json:"writeOnly,omitempty"` // a secret
 
 	Ref   string   `json:"$ref,omitempty"`
 	Type  types    `json:"type,omitempty"`
@@ -183,7 +184,7 @@ func oneRequired(names []string) schema {
 // schemaOf is that of one setting.
 func (t table) schemaOf(each setting) schema {
 	s := each.value.schema()
-	s.Description = plain(each.doc)
+	s.Description, s.WriteOnly = plain(each.doc), each.value.secret
 	if each.standard != "" {
 		s.Default = decoded(each.standard)
 	}

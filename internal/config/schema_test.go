@@ -271,6 +271,9 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		top("agent: {clients: [{id: a, secret_file: b, environments: [prod]}]}"), top("agent: {clients: {id: a, secret_file: b, environments: prod}}"), top("agent: {clients: [{id: a, secret_file: b, environments: [prod], x: y}]}"), top("agent: {clients: a}"),
 	} {
 		bySchema, byParser := validate(schema, content), accepted(content)
+		if byParser != nil && (onlyFilesAreMissing(byParser) || strings.Contains(byParser.Error(), "has no effect")) {
+			byParser = nil // with the file, or with another grant, it would be fine: a schema can't know
+		}
 		if (bySchema == nil) != (byParser == nil) {
 			t.Errorf("%s\nthe schema: %v\nonetoken: %v", content, bySchema, byParser)
 		}

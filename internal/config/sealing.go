@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/store"
 	"github.com/onetoken/onetoken/store/seal"
 )
@@ -23,7 +24,7 @@ func (v value) keyringPath() string {
 		return ""
 	}
 	if _, err := seal.Open(path, seal.FileOptions{}); err != nil {
-		v.fail("%s: %w", v.quote(), errors.Unwrap(err)) // the setting says which file
+		v.fail("%q: %w", printable.Line(v.node.Value, 200), errors.Unwrap(err)) // without the path that it has, too
 	}
 	return path
 }
@@ -41,7 +42,7 @@ func (f *File) Codec(logger *slog.Logger) (store.Codec, error) {
 	var keys *seal.File
 	keys, err := seal.Open(s.KeyringFile, seal.FileOptions{AcceptUnsealed: s.AcceptUnsealed, Reloaded: func(err error) {
 		if err != nil {
-			logger.Error("the keyring has changed and can't be used: the keys that were read before stay", "outcome", "reload_failed", "error", err)
+			logger.Warn("the keyring has changed and can't be used: the keys that were read before stay", "outcome", "reload_failed", "error", err)
 		} else {
 			logger.Info("the keyring was read again", "outcome", "reloaded", "key", keys.SealingKey())
 		}

@@ -67,7 +67,7 @@ func redisTable(o *redisclient.Options) table {
 }
 
 func secretFromFileKind() kind[secret.Secret] {
-	return asFile(simple("file", "text", value.secretFromFile))
+	return simple("file", "text", value.secretFromFile)
 }
 
 // redisKind is the section, whose settings must go together as the client wants them.
@@ -112,10 +112,10 @@ type tlsFiles struct {
 func tlsTable(t *tlsFiles) table {
 	return table{
 		groups: []group{{settings: []setting{
-			set("ca_file", &t.authorities, asFile(simple("file", "text", value.certPool)), "PEM: those who may vouch for the server").
+			set("ca_file", &t.authorities, simple("file", "text", value.certPool), "PEM: those who may vouch for the server").
 				impliedly("the system's").like("redis-ca.pem"),
-			set("cert_file", &t.cert, asFile(simple("file", "text", value.content)), "PEM: a client certificate").like("redis-client.pem"),
-			set("key_file", &t.key, asFile(simple("file", "text", value.secretContent)), "PEM: the certificate's key").like("/run/secrets/redis-client.key"),
+			set("cert_file", &t.cert, simple("file", "text", value.content), "PEM: a client certificate").like("redis-client.pem"),
+			set("key_file", &t.key, simple("file", "text", value.secretContent), "PEM: the certificate's key").like("/run/secrets/redis-client.key"),
 			set("server_name", &t.serverName, textKind(), "the name in the server's certificate").impliedly("the host that is connected to").like("redis.example.com"),
 		}}},
 		rules: []rule{needWith("key_file", "cert_file"), needWith("cert_file", "key_file")},

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"reflect"
 	"slices"
 	"strings"
 )
@@ -37,7 +36,6 @@ type description struct {
 	name   string // "duration"
 	schema func() schema
 	secret bool
-	file   bool
 	inner  *table // its settings, where it is a section
 	lone   bool   // … or a single value
 	each   bool   // … or one for each name
@@ -209,12 +207,8 @@ func (v value) check(r rule) {
 	if len(r.names) > 1 {
 		message += " (or " + strings.Join(r.names[1:], ", ") + ")"
 	}
-	if len(r.waived) > 0 {
-		var without []string
-		for _, c := range r.waived {
-			without = append(without, c.name+" "+enumerate(c.values, "or"))
-		}
-		message += "; " + strings.Join(without, " with ") + " needs none"
+	if len(r.waived) == 1 { // more conditions than that are nobody's first guess
+		message += "; " + r.waived[0].name + " " + enumerate(r.waived[0].values, "or") + " needs none"
 	}
 	v.fail("%s", message)
 }
@@ -241,9 +235,4 @@ func section[T any](of func(*T) table) kind[T] {
 			return t
 		},
 	}
-}
-
-// pointsTo reports whether a setting sets what p points to.
-func (s setting) pointsTo(p any) bool {
-	return s.to != nil && reflect.TypeOf(s.to) == reflect.TypeOf(p) && reflect.ValueOf(s.to).Pointer() == reflect.ValueOf(p).Pointer()
 }

@@ -36,6 +36,7 @@ var named = []struct {
 	varies *regexp.Regexp
 }{
 	{"version", regexp.MustCompile(`\b1[7-9]\d{14}\b`)}, // as long as years begin with 20[2-3]; a fingerprint may be all digits
+	{"key", regexp.MustCompile(`\bk-[a-z2-7]{8}\b`)},
 	{"fingerprint", regexp.MustCompile(`\b[0-9a-f]{16}\b`)},
 }
 

@@ -21,24 +21,6 @@ func TestTheCodeOfUsingIsThatOfTheExamples(t *testing.T) {
 	}
 }
 
-// What the page's table links to is there.
-func TestUsingsSections(t *testing.T) {
-	page := read(t, "../../docs", "using.md")
-	anchors := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(page, -1) {
-		anchors[regexp.MustCompile(`[^a-z0-9-]`).ReplaceAllString(strings.ReplaceAll(strings.ToLower(m[1]), " ", "-"), "")] = true
-	}
-	links := regexp.MustCompile(`\(#([^)]*)\)`).FindAllStringSubmatch(page, -1)
-	if len(links) < 6 {
-		t.Errorf("only %d links were found", len(links))
-	}
-	for _, m := range links {
-		if !anchors[m[1]] {
-			t.Errorf("there is no section %q", m[1])
-		}
-	}
-}
-
 // unindented is text without what stands before its lines.
 func unindented(text string) string {
 	return regexp.MustCompile(`(?m)^\t+`).ReplaceAllString(text, "")

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/onetoken/onetoken/internal/secret"
 	"github.com/onetoken/onetoken/manager/endpoint"
@@ -103,6 +104,97 @@ func TestConfigsThatAreValid(t *testing.T) {
 		}
 		if _, err := endpoint.New(conf); err != nil {
 			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// Whoever sets something expects an effect of it.
+func TestSettingsThatMissEachOtherAreErrors(t *testing.T) {
+	key, text := file(t, pkcs8(edKey())), file(t, "text")
+	type conf = endpoint.Config
+	jwt := func(c *conf) { withKey(c, key) }
+	none := func(c *conf) { c.AuthMethod, c.ClientSecret = endpoint.NoClientAuth, secret.Secret{} }
+	bearer := func(c *conf) { c.Grant, c.PrivateKeyFile = endpoint.JWTBearer, key }
+	exchange := func(c *conf) { c.Grant, c.SubjectTokenFile = endpoint.TokenExchange, text }
+	refreshes := func(c *conf) { c.Grant = endpoint.RefreshToken }
+	for _, c := range []struct {
+		base, mend func(*conf)
+		want       string
+	}{
+		{nil, func(c *conf) { c.Grant = "password" }, `grant: "password" is not one of client_credentials, refresh_token, jwt_bearer, token_exchange`},
+		{nil, func(c *conf) { c.ClientSecretFile = text }, "client_secret, client_secret_file: only one of the two may be set"},
+		{nil, func(c *conf) { c.PrivateKeyFile = key }, "private_key_file: has no effect with auth_method client_secret_basic and grant client_credentials"},
+		{nil, func(c *conf) { c.KeyID = "k" }, "key_id: has no effect with auth_method client_secret_basic and grant client_credentials"},
+		{nil, func(c *conf) { c.SigningAlgorithm = "RS256" }, "signing_algorithm: has no effect with auth_method client_secret_basic and grant client_credentials"},
+		{nil, func(c *conf) { c.ClientAssertionFile = text }, "client_assertion_file: has no effect with auth_method client_secret_basic"},
+		{nil, func(c *conf) { c.ClientAssertionAudience = "a" }, "client_assertion_audience: has no effect with auth_method client_secret_basic and grant client_credentials"},
+		{nil, func(c *conf) { c.ClientKeyFile = text }, "client_cert_file, client_key_file: one of the two is missing"},
+		{nil, func(c *conf) { c.ClientCertFile = text }, "client_cert_file, client_key_file: one of the two is missing"},
+		{nil, func(c *conf) { c.RefreshToken = secret.New("hunter2") }, "refresh_token: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.RefreshTokenFile = text }, "refresh_token_file: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.AuthorizationURL = "https://a.example" }, "authorization_url: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.DeviceAuthorizationURL = "https://a.example" }, "device_authorization_url: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.RevocationURL = "https://a.example" }, "revocation_url: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.Assertion.Subject = "s" }, "assertion: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.Assertion.File = text }, "assertion.file: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.SubjectTokenFile = text }, "subject_token_file: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.ActorTokenFile = text }, "actor_token_file: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.SubjectTokenType = "jwt" }, "subject_token_type: has no effect with grant client_credentials"},
+		{nil, func(c *conf) { c.RequestedTokenType = "jwt" }, "requested_token_type: has no effect with grant client_credentials"},
+		{jwt, func(c *conf) { c.ClientSecret = secret.New("hunter2") }, "client_secret: has no effect with auth_method private_key_jwt"},
+		{jwt, func(c *conf) { c.ClientSecretFile = text }, "client_secret_file: has no effect with auth_method private_key_jwt"},
+		{jwt, func(c *conf) { c.PrivateKeyFile = "" }, "private_key_file is missing: auth_method private_key_jwt signs with it, or sends what is in client_assertion_file"},
+		{jwt, func(c *conf) { c.ClientAssertionFile = text }, "private_key_file: has no effect with client_assertion_file"},
+		{jwt, func(c *conf) { c.SigningAlgorithm = "HS256" }, `signing_algorithm: "HS256" is not one of ` + allAlgorithms},
+		{jwt, func(c *conf) { c.ClientID = "" }, "client_id is missing"},
+		{jwt, func(c *conf) { c.Params = url.Values{"client_assertion": {"x"}} }, `params: "client_assertion" has a setting of its own`},
+		{none, func(c *conf) { c.ClientSecret = secret.New("hunter2") }, "client_secret: has no effect with auth_method none"},
+		{none, func(c *conf) { c.ClientID = "" }, "client_id is missing"},
+		{none, func(c *conf) { c.AuthMethod = endpoint.TLSClientAuth }, "client_cert_file is missing: auth_method tls_client_auth proves who the client is with it"},
+		{bearer, func(c *conf) { c.PrivateKeyFile = "" }, "private_key_file is missing: grant jwt_bearer signs with it, or sends what is in assertion.file"},
+		{bearer, func(c *conf) { c.Assertion.File = text }, "private_key_file: has no effect with assertion.file"},
+		{bearer, func(c *conf) { c.Assertion.File, c.PrivateKeyFile, c.Assertion.Subject = text, "", "s" }, "assertion: has no effect with assertion.file"},
+		{bearer, func(c *conf) { c.Assertion.Life = -time.Second }, "assertion.life: -1s is not between 1s and 24h"},
+		{bearer, func(c *conf) { c.Assertion.Life = 48 * time.Hour }, "assertion.life: 48h0m0s is not between 1s and 24h"},
+		{bearer, func(c *conf) { c.Assertion.Claims = map[string]any{"iss": "x"} }, `assertion.claims: "iss" has a setting of its own`},
+		{bearer, func(c *conf) { c.Assertion.Claims = map[string]any{"exp": 5} }, `assertion.claims: "exp" is another in each assertion`},
+		{bearer, func(c *conf) { c.Assertion.Claims = map[string]any{"f": func() {}} }, `assertion.claims: "f" is nothing that JSON has a form for`},
+		{bearer, func(c *conf) { c.Params = url.Values{"assertion": {"x"}} }, `params: "assertion" has a setting of its own`},
+		{exchange, func(c *conf) { c.SubjectTokenFile = "" }, "subject_token_file is missing: grant token_exchange exchanges what is in it"},
+		{exchange, func(c *conf) { c.SubjectTokenType = "token" }, `subject_token_type: "token" is neither a URI nor one of access_token, refresh_token, id_token, saml1, saml2, jwt`},
+		{exchange, func(c *conf) { c.ActorTokenType = "jwt" }, "actor_token_type: has no effect without actor_token_file"},
+		{exchange, func(c *conf) { c.SecretParams = map[string]secret.Secret{"subject_token": secret.New("x")} }, `secret_params: "subject_token" has a setting of its own`},
+		{refreshes, func(c *conf) { c.RefreshToken, c.RefreshTokenFile = secret.New("r"), text }, "refresh_token, refresh_token_file: only one of the two may be set"},
+		{refreshes, func(c *conf) { c.RefreshToken = secret.New("hunter2\n") }, "refresh_token: the refresh token has a character that RFC 6749 doesn't allow (a line break, for example)"},
+		{refreshes, func(c *conf) { c.RefreshTokenFile = file(t, "hunter2\nx\n") }, `refresh_token_file: "FILE": the refresh token has a character that RFC 6749 doesn't allow (a line break, for example)`},
+		{refreshes, func(c *conf) { c.RevocationURL = "http://auth.example" }, "revocation_url: plain http to auth.example would show the client secret to the network: use https, or set allow_http"},
+		{refreshes, func(c *conf) { c.Params = url.Values{"refresh_token": {"x"}} }, `params: "refresh_token" has a setting of its own`},
+		{nil, func(c *conf) { c.Audience, c.Params = []string{"a"}, url.Values{"audience": {"b"}} }, `params: "audience" has a setting of its own`},
+		{nil, func(c *conf) { c.Resource, c.Params = []string{"https://a"}, url.Values{"resource": {"b"}} }, `params: "resource" has a setting of its own`},
+		{nil, func(c *conf) { c.Audience = []string{""} }, "audience: an empty one"},
+		{nil, func(c *conf) { c.Resource = []string{"https://a.example/#b"} }, `resource: "https://a.example/#b" is no absolute URI without a fragment (RFC 8707 §2)`},
+		{nil, func(c *conf) { c.Resource = []string{"/api"} }, `resource: "/api" is no absolute URI without a fragment (RFC 8707 §2)`},
+		{nil, func(c *conf) { c.Headers = map[string]string{"a b": "c"} }, `headers: "a b" is no name of a header`},
+		{nil, func(c *conf) { c.Headers = map[string]string{"authorization": "hunter2"} }, "headers: Authorization is set by the request itself"},
+		{nil, func(c *conf) { c.SecretHeaders = map[string]secret.Secret{"HOST": secret.New("x")} }, "secret_headers: Host is set by the request itself"},
+		{nil, func(c *conf) { c.Headers = map[string]string{"X-A": "hunter2\r\nX-B: c"} }, "headers: the value of X-A has a control character (a line break, for example)"},
+		{nil, func(c *conf) {
+			c.Headers, c.SecretHeaders = map[string]string{"x-a": "1"}, map[string]secret.Secret{"X-A": secret.New("2")}
+		}, "secret_headers: X-A is there twice"},
+	} {
+		conf := config("https://auth.example/token")
+		if c.base != nil {
+			c.base(&conf)
+			if _, err := endpoint.New(conf); err != nil {
+				t.Fatalf("before the mistake: %v", err)
+			}
+		}
+		c.mend(&conf)
+		client, err := endpoint.New(conf)
+		if client != nil || err == nil {
+			t.Errorf("no error; want %s", c.want)
+		} else if got := err.Error(); got != strings.ReplaceAll(c.want, "FILE", conf.RefreshTokenFile) {
+			t.Errorf("%s; want %s", got, c.want)
 		}
 	}
 }

@@ -162,6 +162,9 @@ func (c *Client) Refresh(ctx context.Context, refreshToken secret.Secret) (*Repl
 	if c.config.Grant != RefreshToken {
 		return nil, &Error{Code: codeUnsupportedGrant, Message: "grant " + string(c.config.Grant) + ": it uses no refresh token"}
 	}
+	if refreshToken.IsEmpty() {
+		return nil, &Error{Code: "invalid_grant", Message: "there is no refresh token"}
+	}
 	return c.exchange(ctx, func(r *request) error {
 		r.secret("refresh_token", refreshToken.Reveal())
 		return c.addGrant(r)

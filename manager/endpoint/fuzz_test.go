@@ -1,6 +1,7 @@
 package endpoint_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -14,12 +15,19 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/internal/secret"
 	"github.com/onetoken/onetoken/manager/endpoint"
 )
 
 // asked returns what a client of c makes of one response.
 func asked(t *testing.T, c endpoint.Config, status int, header http.Header, body string) (*endpoint.Reply, *endpoint.Error) {
+	t.Helper()
+	return askedWith(t, c, "", status, header, body)
+}
+
+// askedWith is asked for the refresh_token grant, with a refresh token.
+func askedWith(t *testing.T, c endpoint.Config, refreshToken string, status int, header http.Header, body string) (*endpoint.Reply, *endpoint.Error) {
 	t.Helper()
 	c.HTTPClient = &http.Client{Transport: stub(func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: status, Header: header, Request: req, Body: io.NopCloser(strings.NewReader(body))}, nil
@@ -28,7 +36,13 @@ func asked(t *testing.T, c endpoint.Config, status int, header http.Header, body
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := client.Fetch(t.Context())
+	ask := client.Fetch
+	if c.Grant == endpoint.RefreshToken {
+		ask = func(ctx context.Context) (*endpoint.Reply, error) {
+			return client.Refresh(ctx, secret.New(refreshToken))
+		}
+	}
+	reply, err := ask(t.Context())
 	if err == nil {
 		return reply, nil
 	}
@@ -70,6 +84,14 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
+// object reads a JSON object, with numbers of any size, and nothing behind it.
+func object(body string) (members map[string]any, ok bool) {
+	d := json.NewDecoder(strings.NewReader(body))
+	d.UseNumber()
+	err := d.Decode(&members)
+	return members, err == nil && json.Valid([]byte(body))
+}
+
 // checkReply fails unless reply is the token that a plain reading of body finds.
 func checkReply(t *testing.T, reply *endpoint.Reply, status int, body string) {
 	t.Helper()
@@ -83,9 +105,9 @@ func checkReply(t *testing.T, reply *endpoint.Reply, status int, body string) {
 	if status < 200 || status > 299 {
 		t.Errorf("a token with status %d", status)
 	}
-	var members map[string]any
-	if err := json.Unmarshal([]byte(body), &members); err != nil {
-		t.Fatalf("a token in what is no JSON: %v", err)
+	members, ok := object(body)
+	if !ok {
+		t.Fatal("a token in what is no JSON")
 	}
 	if want := members["access_token"]; want != reply.AccessToken.Reveal() {
 		t.Errorf("the token is %q; want %q", reply.AccessToken.Reveal(), want)
@@ -221,6 +243,10 @@ func FuzzEchoedSecret(f *testing.F) {
 			strings.Contains(http.StatusText(status), text) || strings.Contains(before+after, text) {
 			t.Skip()
 		}
+		// What stands in a secret's place may be its beginning or end, and white space that is left out may make it one.
+		if strings.ContainsAny(text, "[]") || strings.Contains(printable.Line(before, 1<<20)+" "+printable.Line(after, 1<<20), text) {
+			t.Skip()
+		}
 		c := config("https://auth.example/token?key=" + url.QueryEscape(text))
 		c.ClientSecret, c.SecretParams = secret.New(text), map[string]secret.Secret{"assertion": secret.New(text + "-2")}
 		for _, form := range []string{text, text + "-2", url.QueryEscape(text), url.PathEscape(text), c.TokenURL} {
@@ -231,6 +257,14 @@ func FuzzEchoedSecret(f *testing.F) {
 				}
 				if _, failed := asked(t, c, status, http.Header{}, string(body)); failed != nil && strings.Contains(failed.Error(), form) {
 					t.Errorf("%q is in the error: %q", form, failed.Error())
+				}
+				refreshing := config("https://auth.example/token")
+				refreshing.Grant = endpoint.RefreshToken
+				if form == text || form == url.QueryEscape(text) || form == url.PathEscape(text) {
+					_, failed := askedWith(t, refreshing, text, status, http.Header{}, string(body))
+					if failed != nil && strings.Contains(failed.Error(), form) {
+						t.Errorf("%q, a refresh token, is in the error: %q", form, failed.Error())
+					}
 				}
 			}
 			header := http.Header{"Content-Type": {before + form + after}, "Retry-After": {form}}
@@ -276,6 +310,99 @@ func FuzzCheckURL(f *testing.F) {
 		local := regexp.MustCompile(`(?i)^(localhost|127(\.[0-9]{1,3}){3}|::1|0*(:0*){1,7}:0*1|(0*:)+(ffff:)?(127(\.[0-9]+){3}|7f[0-9a-f]{2}:[0-9a-f]{1,4}))$`)
 		if u.Scheme == "http" && !allowHTTP && !local.MatchString(u.Hostname()) {
 			t.Errorf("%q passes: plain http to %q", raw, u.Hostname())
+		}
+	})
+}
+
+// A refresh token comes back as it stands in the reply, and is not lost, or there is none. The one that was sent isn't
+// repeated.
+func FuzzRefreshToken(f *testing.F) {
+	f.Add(200, `{"access_token":"a","refresh_token":"next","refresh_expires_in":"1e3"}`)
+	f.Add(200, `{"refresh_token":"next","refresh_token_expires_in":-1}`)
+	f.Add(200, `{"access_token":"a","refresh_token":"\u00e9"}`)
+	f.Add(200, `{"access_token":"a","refresh_token":null,"refresh_expires_in":{}}`)
+	f.Add(400, `{"error":"invalid_grant","error_description":"hunter2-refresh is spent","refresh_token":"next"}`)
+	f.Add(201, `{"error":"hunter2-refresh","error_description":"hunter2\u002drefresh","refresh_token":"next"}`)
+	f.Fuzz(func(t *testing.T, status int, body string) {
+		if status < 100 || status > 999 || len(body) > 1<<17 {
+			t.Skip()
+		}
+		c := config("https://auth.example/token")
+		c.Grant = endpoint.RefreshToken
+		reply, failed := askedWith(t, c, "hunter2-refresh", status, http.Header{}, body)
+		members, isJSON := object(body)
+		want, _ := members["refresh_token"].(string)
+		usable := isJSON && len(want) <= 64<<10 && strings.Trim(want, vschars) == ""
+		var got secret.Secret
+		var life time.Duration
+		if failed == nil {
+			if got, life = reply.RefreshToken, reply.RefreshExpiresIn; !usable {
+				t.Errorf("a reply with the refresh token %q", want)
+			}
+		} else {
+			got, life = failed.RefreshToken, failed.RefreshExpiresIn
+			if strings.Contains(failed.Error(), "hunter2-refresh") {
+				t.Errorf("the refresh token is printed: %q", failed.Error())
+			}
+			if status < 200 || status > 299 || !usable {
+				want = ""
+			}
+		}
+		if got.Reveal() != want {
+			t.Errorf("refresh token %q; want %q", got.Reveal(), want)
+		}
+		if life < 0 || life > century || got.IsEmpty() && life != 0 {
+			t.Errorf("a life of %v with the refresh token %q", life, got.Reveal())
+		}
+	})
+}
+
+// vschars are the characters of RFC 6749 Appendix A.17.
+const vschars = " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
+
+// Whatever is at the issuer's, nothing is believed but what names the issuer and endpoints that requests may go to.
+func FuzzMetadata(f *testing.F) {
+	f.Add(`{"issuer":"https://auth.example/t","token_endpoint":"https://auth.example/token"}`)
+	f.Add(`{"issuer":"https://auth.example/t/","token_endpoint":"https://auth.example/token"}`)
+	f.Add(`{"issuer":"https://auth.example/t","token_endpoint":"http://auth.example/token"}`)
+	f.Add(`{"issuer":"https://auth.example/t","token_endpoint":"https://a/","revocation_endpoint":"javascript:x","mtls_endpoint_aliases":{"token_endpoint":5}}`)
+	f.Add(`{"issuer":"https://auth.example/t","token_endpoint":"https://a/","token_endpoint_auth_methods_supported":{"a":"b"}}`)
+	f.Add(`{"issuer":"https://evil.example/\u202e","token_endpoint":"https://a/"}`)
+	f.Add(`[]`)
+	f.Fuzz(func(t *testing.T, body string) {
+		if len(body) > 1<<17 {
+			t.Skip()
+		}
+		c := endpoint.Config{
+			Issuer: "https://auth.example/t", ClientID: clientID, AuthMethod: endpoint.TLSClientAuth,
+			HTTPClient: &http.Client{Transport: stub(func(req *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 200, Header: http.Header{}, Request: req, Body: io.NopCloser(strings.NewReader(body))}, nil
+			})},
+		}
+		client, err := endpoint.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := client.Metadata(t.Context())
+		if err != nil {
+			text := err.Error()
+			if len(text) > 400 || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("an error of %d bytes: %q", len(text), text)
+			}
+			if m != (endpoint.Metadata{}) {
+				t.Errorf("%+v beside the error %v", m, err)
+			}
+			return
+		}
+		if members, ok := object(body); !ok || members["issuer"] != "https://auth.example/t" || m.Issuer != c.Issuer {
+			t.Errorf("%q is the metadata of %q", body, m.Issuer)
+		}
+		for name, u := range map[string]string{
+			"token": m.TokenEndpoint, "authorization": m.AuthorizationEndpoint, "device": m.DeviceAuthorizationEndpoint, "revocation": m.RevocationEndpoint,
+		} {
+			if err := endpoint.CheckURL(u, false); err != nil && (u != "" || name == "token") {
+				t.Errorf("%s endpoint %q: %v", name, u, err)
+			}
 		}
 	})
 }

@@ -92,9 +92,8 @@ func TestJWTBearerSignsAnAssertion(t *testing.T) {
 					Claims: map[string]any{"https://x.example/roles": []string{"r"}, "n": 1234567890123},
 				}
 			},
-			map[string]any{
-				"iss": "i", "sub": "s", "aud": "a", "https://x.example/roles": []any{"r"}, "n": 1234567890123.0,
-			}, 3600,
+			map[string]any{"iss": "i", "sub": "s", "aud": "a", "https://x.example/roles": []any{"r"}, "n": 1234567890123.0},
+			3600,
 		},
 		{
 			"a service account", func(c *endpoint.Config) {
@@ -102,7 +101,8 @@ func TestJWTBearerSignsAnAssertion(t *testing.T) {
 				c.AuthMethod, c.ClientID, c.ClientSecret = endpoint.NoClientAuth, "", secret.Secret{}
 				c.Scopes = []string{"a", "b"}
 			},
-			map[string]any{"iss": "me@project.example", "aud": "", "scope": "a b"}, 300,
+			map[string]any{"iss": "me@project.example", "aud": "", "scope": "a b"},
+			300,
 		},
 		{
 			"a service account for a user", func(c *endpoint.Config) {
@@ -111,7 +111,8 @@ func TestJWTBearerSignsAnAssertion(t *testing.T) {
 				c.Scopes = []string{"a"}
 				c.Assertion = endpoint.Assertion{Subject: "you@example", Claims: map[string]any{"scope": "c"}}
 			},
-			map[string]any{"iss": "me@project.example", "sub": "you@example", "aud": "", "scope": "c"}, 300,
+			map[string]any{"iss": "me@project.example", "sub": "you@example", "aud": "", "scope": "c"},
+			300,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -250,6 +251,10 @@ func TestAGrantIsAskedByItsOwnMethod(t *testing.T) {
 	_, refreshErr := client.Refresh(t.Context(), secret.New("rt"))
 	c.Grant = endpoint.RefreshToken
 	_, fetchErr := must(endpoint.New(c)).Fetch(t.Context())
+	_, emptyErr := must(endpoint.New(c)).Refresh(t.Context(), secret.Secret{})
+	if emptyErr == nil || emptyErr.Error() != "token endpoint: invalid_grant: there is no refresh token" {
+		t.Errorf("Refresh with nothing: %v", emptyErr)
+	}
 	for name, err := range map[string]error{"Refresh with client_credentials": refreshErr, "Fetch with refresh_token": fetchErr} {
 		if failed, ok := errors.AsType[*endpoint.Error](err); !ok || !failed.Refused() || !strings.Contains(err.Error(), "grant ") {
 			t.Errorf("%s: %v; want a refusal that names the grant", name, err)

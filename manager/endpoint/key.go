@@ -56,7 +56,10 @@ func parseKey(data []byte, algorithm, id string) (*key, error) {
 	if k.algorithm == "" {
 		k.algorithm = defaultAlgorithm(k.signer)
 	}
-	return k, k.check()
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // check returns an error unless the key is good for its algorithm.

@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -99,9 +100,7 @@ func jwk(t *testing.T, private crypto.Signer, members map[string]string) string 
 			"x": base64.RawURLEncoding.EncodeToString(k.Public().(ed25519.PublicKey)),
 		}
 	}
-	for name, value := range members {
-		m[name] = value
-	}
+	maps.Copy(m, members)
 	return string(must(json.Marshal(m)))
 }
 
@@ -328,3 +327,5 @@ func TestBadKeysAreErrorsThatNameSettingAndFile(t *testing.T) {
 }
 
 const allAlgorithms = "ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512"
+
+var p256Other = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))

@@ -254,7 +254,7 @@ func (c *Client) askMetadata(ctx context.Context, at string) (*document, *Error)
 	}
 	d, err := parseMetadata(a.body, c.config)
 	if err != nil {
-		failed.Message, failed.Err = printable.Line(err.Error(), 300), err
+		failed.Message, failed.Err = printable.Line(err.Error(), 250), err
 		return nil, failed
 	}
 	return d, nil
@@ -310,7 +310,7 @@ func differs(configured, named string) error {
 	if strings.TrimRight(configured, "/") == strings.TrimRight(named, "/") {
 		hint = ": a slash at the end counts"
 	}
-	return fmt.Errorf(`%w: "%s", and issuer is "%s"%s`, errOtherIssuer, printable.Line(named, 100), printable.Line(configured, 100), hint)
+	return fmt.Errorf(`%w: "%s", and issuer is "%s"%s`, errOtherIssuer, printable.Line(named, 80), printable.Line(configured, 80), hint)
 }
 
 // checkIssuer returns an error, to stand behind the setting's name, unless raw may be an issuer (RFC 8414 §2).

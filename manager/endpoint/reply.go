@@ -83,9 +83,11 @@ func hider(to string, secrets []string) *strings.Replacer {
 		hidden = append(hidden, query)
 	}
 	for _, text := range secrets {
-		quoted, _ := json.Marshal(text)
-		inner := string(quoted[1 : len(quoted)-1])
-		hidden = append(hidden, text, html.EscapeString(text), inner, strings.ReplaceAll(inner, "/", `\/`))
+		hidden = append(hidden, text, html.EscapeString(text))
+		inGo, _ := json.Marshal(text)
+		for _, inJSON := range []string{string(inGo[1 : len(inGo)-1]), jsonEscapes.Replace(text)} {
+			hidden = append(hidden, inJSON, strings.ReplaceAll(inJSON, "/", `\/`))
+		}
 		for _, escaped := range []string{url.QueryEscape(text), url.PathEscape(text)} {
 			hidden = append(hidden, escaped, escapes.ReplaceAllStringFunc(escaped, strings.ToLower))
 		}
@@ -101,7 +103,10 @@ func hider(to string, secrets []string) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-var escapes = regexp.MustCompile(`%[0-9A-F]{2}`)
+var (
+	escapes     = regexp.MustCompile(`%[0-9A-F]{2}`)
+	jsonEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+)
 
 // str returns a JSON string's text, "" for anything else.
 func str(raw json.RawMessage) string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"log/slog"
 	"net"
 	"net/http"
@@ -187,6 +188,89 @@ func TestAClientAndAReplyDontPrintTheirSecrets(t *testing.T) {
 	for _, never := range []string{"t0ken-text", "p4ss", "3cret"} {
 		if strings.Contains(out, never) {
 			t.Errorf("%q is printed: %s", never, out)
+		}
+	}
+}
+
+// What is secret in one request alone isn't repeated either: the endpoint has it, and may answer with it in any form.
+func TestTheSecretsOfARequestAreNotRepeated(t *testing.T) {
+	const odd = `r3fresh "t0ken"/<1>&+%\2`
+	for _, c := range []struct {
+		name, parameter string
+		mend            func(*endpoint.Config)
+	}{
+		{"a refresh token", "refresh_token", func(c *endpoint.Config) { c.Grant = endpoint.RefreshToken }},
+		{"a client assertion", "client_assertion", func(c *endpoint.Config) { withKey(c, file(t, pkcs8(edKey()))) }},
+		{"a client assertion of a file", "client_assertion", func(c *endpoint.Config) {
+			withKey(c, "")
+			c.ClientAssertionFile = file(t, odd)
+		}},
+		{"an assertion", "assertion", func(c *endpoint.Config) {
+			c.Grant, c.PrivateKeyFile = endpoint.JWTBearer, file(t, pkcs8(edKey()))
+		}},
+		{"an assertion of a file", "assertion", func(c *endpoint.Config) { c.Grant, c.Assertion.File = endpoint.JWTBearer, file(t, odd) }},
+		{"a subject token", "subject_token", func(c *endpoint.Config) { c.Grant, c.SubjectTokenFile = endpoint.TokenExchange, file(t, odd) }},
+		{"an actor token", "actor_token", func(c *endpoint.Config) {
+			c.Grant, c.SubjectTokenFile, c.ActorTokenFile = endpoint.TokenExchange, file(t, "subject"), file(t, odd)
+		}},
+		{"a secret of a file", "client_secret", func(c *endpoint.Config) {
+			c.AuthMethod, c.ClientSecret, c.ClientSecretFile = endpoint.ClientSecretPost, secret.Secret{}, file(t, odd)
+		}},
+		{"a secret header", "X-Key", func(c *endpoint.Config) {
+			c.SecretHeaders = map[string]secret.Secret{"X-Key": secret.New(odd)}
+		}},
+	} {
+		for _, status := range []int{200, 400, 503} {
+			for _, form := range []func(string) string{
+				func(s string) string { return s },
+				url.QueryEscape,
+				url.PathEscape,
+				func(s string) string { return lowerEscapes(url.QueryEscape(s)) },
+				html.EscapeString,
+				func(s string) string { q := string(must(json.Marshal(s))); return q[1 : len(q)-1] },
+				strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace,
+				strings.NewReplacer(`\`, `\\`, `"`, `\"`, `/`, `\/`).Replace,
+			} {
+				var sent, shown string
+				conf := config(serve(t, func(w http.ResponseWriter, r *http.Request) {
+					if sent = r.PostFormValue(c.parameter); sent == "" {
+						sent = r.Header.Get(c.parameter)
+					}
+					shown = form(sent)
+					body := must(json.Marshal(map[string]string{
+						"error": "invalid_grant", "error_description": "got " + shown + ", sorry",
+					}))
+					answers(status, string(body))(w, r)
+				}))
+				c.mend(&conf)
+				client := must(endpoint.New(conf))
+				reply, err := client.Fetch(t.Context())
+				if conf.Grant == endpoint.RefreshToken {
+					reply, err = client.Refresh(t.Context(), secret.New(odd))
+				}
+				failed := failure(t, reply, err)
+				if sent == "" {
+					t.Fatalf("%s: not sent", c.name)
+				}
+				if !strings.Contains(failed.Message, "got [redacted], sorry") {
+					t.Errorf("%s, %d: %q has it as %q", c.name, status, failed.Message, shown)
+				}
+			}
+		}
+	}
+}
+
+func TestTheTokensOfAReplyAreNotRepeatedInItsError(t *testing.T) {
+	for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+		for _, status := range []int{200, 400, 500} {
+			failed := mustFail(t, answers(status, `{"error":"server_error","error_description":"for t0ken-text","`+name+`":"t0ken-text"}`))
+			if strings.Contains(failed.Error(), "t0ken") || !strings.Contains(failed.Message, "for [redacted]") {
+				t.Errorf("%s, %d: %v", name, status, failed)
+			}
+			out := fmt.Sprintf("%v %+v %#v", *failed, *failed, *failed)
+			if strings.Contains(out, "t0ken") {
+				t.Errorf("%s, %d: the error's fields print it: %s", name, status, out)
+			}
 		}
 	}
 }

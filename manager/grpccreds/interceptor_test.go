@@ -217,6 +217,24 @@ func TestAStreamThatHasSentIsNotRepeatedButHasTheTokenReplaced(t *testing.T) {
 	})
 }
 
+func TestAnUploadOfNothingIsBegunAnew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, options{})
+		r.rejecting(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		stream, err := r.client.StreamingInputCall(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := stream.CloseAndRecv(); err != nil || got.GetAggregatedPayloadSize() != 0 {
+			t.Errorf("got %v, %v", got, err)
+		}
+		r.saw(t, 2)
+		r.endpointCalls(t, 2)
+	})
+}
+
 func TestAStreamThatHasSentNothingIsBegunAnew(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, options{})

@@ -42,13 +42,15 @@ const Environment = "test"
 // Options configure a [Kit]. Zero fields mean the defaults.
 type Options struct {
 	// Environment is what each environment is made of. Where they are empty, its TokenURL is the endpoint's, and its
-	// ClientID and ClientSecret are those that the endpoint accepts.
+	// ClientID and ClientSecret are those that the endpoint accepts. The secret is left alone where the AuthMethod has
+	// none, or a file has it.
 	Environment      manager.Environment
 	EnvironmentNames []string // default: [Environment] alone
 
 	// Endpoint configures the token endpoint. Where they are empty, its ClientID and ClientSecret are the Environment's,
-	// and its Grants the Environment's Grant. For the refresh_token grant each environment gets a refresh token of its
-	// own, unless the Environment has one: it rotates where Endpoint.Rotate says so.
+	// and its Grants the Environment's Grant; an AuthMethod without a secret is then the only one accepted. For the
+	// refresh_token grant each environment gets a refresh token of its own, unless the Environment has one: it rotates
+	// where Endpoint.Rotate says so.
 	Endpoint mockendpoint.Options
 
 	// InMemory does without sockets: for bubbles of testing/synctest. The endpoint's URL then works for the kit's own
@@ -113,10 +115,14 @@ func agree(o Options) Options {
 	env, end := &o.Environment, &o.Endpoint
 	env.ClientID = cmp.Or(env.ClientID, end.ClientID, "test-client")
 	end.ClientID = cmp.Or(end.ClientID, env.ClientID)
-	if env.ClientSecret.IsEmpty() {
-		env.ClientSecret = manager.NewSecret(cmp.Or(end.ClientSecret, "test-secret"))
+	switch method := env.AuthMethod; method {
+	case "", manager.ClientSecretBasic, manager.ClientSecretPost:
+		agreeOnSecret(env, end)
+	default:
+		if len(end.AuthMethods) == 0 {
+			end.AuthMethods = []string{authMethods[method]}
+		}
 	}
-	end.ClientSecret = cmp.Or(end.ClientSecret, env.ClientSecret.Reveal())
 	if len(end.Grants) == 0 && env.Grant != "" {
 		end.Grants = []string{grantTypes[env.Grant]}
 	}
@@ -125,6 +131,23 @@ func agree(o Options) Options {
 		o.EnvironmentNames = []string{Environment}
 	}
 	return o
+}
+
+func agreeOnSecret(env *manager.Environment, end *mockendpoint.Options) {
+	if env.ClientSecretFile != "" {
+		return // its content is the test's
+	}
+	if env.ClientSecret.IsEmpty() {
+		env.ClientSecret = manager.NewSecret(cmp.Or(end.ClientSecret, "test-secret"))
+	}
+	end.ClientSecret = cmp.Or(end.ClientSecret, env.ClientSecret.Reveal())
+}
+
+// authMethods are the ways to authenticate without a secret, as the endpoint names them.
+var authMethods = map[manager.AuthMethod]string{
+	manager.PrivateKeyJWT: mockendpoint.PrivateKeyJWT,
+	manager.TLSClientAuth: mockendpoint.TLSClientAuth,
+	manager.NoClientAuth:  mockendpoint.NoAuth,
 }
 
 // grantTypes are the grants as the endpoint names them.
@@ -141,7 +164,9 @@ func (k *Kit) startEndpoint() {
 	k.served = serve(k.Endpoint, k.options.InMemory)
 	k.EndpointURL = k.served.url + "/oauth2/v1/token"
 	env := &k.options.Environment
-	env.TokenURL = cmp.Or(env.TokenURL, k.EndpointURL)
+	if env.Issuer == "" {
+		env.TokenURL = cmp.Or(env.TokenURL, k.EndpointURL)
+	}
 	env.HTTPClient = cmp.Or(env.HTTPClient, k.served.client)
 	k.seed()
 }

@@ -157,7 +157,7 @@ func (e *Endpoint) audiences(r *http.Request) []string {
 	if len(e.options.Audiences) > 0 {
 		return e.options.Audiences
 	}
-	return []string{origin(r) + r.URL.Path, origin(r) + e.basePath() + tokenPath, e.issuer(r)}
+	return []string{origin(r) + r.URL.Path, origin(r) + e.base + tokenPath, e.issuer(r)}
 }
 
 // doubtCert says what is wrong with a certificate. Its chain is the server's to verify.

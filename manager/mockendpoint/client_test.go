@@ -21,12 +21,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/oauth2/jwt"
 
+	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -72,19 +76,28 @@ type keys struct {
 	ed25519 ed25519.PrivateKey
 }
 
-func newKeys(t *testing.T) keys {
-	t.Helper()
+// ours and theirs are two sets of keys: made once, as it takes its time.
+var ours, theirs = sync.OnceValues(newKeys), sync.OnceValues(newKeys)
+
+func newKeys() (keys, error) {
 	k := keys{ec: map[string]*ecdsa.PrivateKey{}}
 	var err error
 	if k.rsa, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-		t.Fatal(err)
+		return k, err
 	}
 	for algorithm, curve := range map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()} {
 		if k.ec[algorithm], err = ecdsa.GenerateKey(curve, rand.Reader); err != nil {
-			t.Fatal(err)
+			return k, err
 		}
 	}
-	if _, k.ed25519, err = ed25519.GenerateKey(rand.Reader); err != nil {
+	_, k.ed25519, err = ed25519.GenerateKey(rand.Reader)
+	return k, err
+}
+
+func use(t *testing.T, set func() (keys, error)) keys {
+	t.Helper()
+	k, err := set()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return k
@@ -119,7 +132,7 @@ func asserting(assertion string) url.Values {
 }
 
 func TestPrivateKeyJWT(t *testing.T) {
-	k := newKeys(t)
+	k := use(t, ours)
 	_, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: k.public(), Issuer: "https://issuer.test"})
 	for _, algorithm := range []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"} {
 		for _, audience := range []any{target, "https://issuer.test", []string{"x", target}} {
@@ -132,7 +145,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 }
 
 func TestPrivateKeyJWTIsRefused(t *testing.T) {
-	k, other := newKeys(t), newKeys(t)
+	k, other := use(t, ours), use(t, theirs)
 	e, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: k.public()})
 	now := time.Now().Unix()
 	good := func() string { return sign(t, k.rsa, "RS256", statement(target)) }
@@ -231,8 +244,18 @@ func TestPublishedSignatures(t *testing.T) {
 	}
 }
 
+func TestAudiences(t *testing.T) {
+	k := use(t, ours)
+	_, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: k.public(), Audiences: []string{"https://as.test"}})
+	for audience, want := range map[string]int{"https://as.test": 200, target: 401} {
+		if a := askWith(t, target, asserting(sign(t, k.ed25519, "EdDSA", statement(audience))), nil); a.StatusCode != want {
+			t.Errorf("%s: got %d %v, want %d", audience, a.StatusCode, a.fields, want)
+		}
+	}
+}
+
 func TestSetClientKeys(t *testing.T) {
-	old, next := newKeys(t), newKeys(t)
+	old, next := use(t, ours), use(t, theirs)
 	e, target := start(t, mockendpoint.Options{ClientID: "id", ClientKeys: old.public()})
 	e.SetClientKeys(next.public()...)
 	for key, want := range map[crypto.Signer]int{old.rsa: 401, next.rsa: 200} {
@@ -324,7 +347,7 @@ func TestAuthMethods(t *testing.T) {
 
 // The JWT bearer grant of a client that nobody here wrote.
 func TestOAuth2ClientAsserts(t *testing.T) {
-	k, other := newKeys(t), newKeys(t)
+	k, other := use(t, ours), use(t, theirs)
 	_, target := start(t, mockendpoint.Options{
 		Grants: []string{mockendpoint.JWTBearer}, AssertionKeys: []crypto.PublicKey{k.rsa.Public()}, Default: mockendpoint.Reply{AccessToken: "t1"},
 	})
@@ -381,5 +404,42 @@ func TestTokenExchange(t *testing.T) {
 		if strings.Contains(r.String(), `"subject"`) {
 			t.Errorf("a subject token is in %v", r)
 		}
+	}
+}
+
+// The manager's client shows its certificate, and finds the endpoint by the issuer's metadata.
+func TestTheManagersClientShowsItsCertificate(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	worker := certificate(t, "worker")
+	key, err := x509.MarshalPKCS8PrivateKey(worker.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := mockendpoint.New(mockendpoint.Options{ClientID: "id", ClientCerts: []string{"CN=worker,O=Test"}})
+	server := httptest.NewUnstartedServer(e)
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.StartTLS()
+	defer server.Close()
+	client, err := endpoint.New(endpoint.Config{
+		Issuer: server.URL, ClientID: "id", AuthMethod: endpoint.TLSClientAuth,
+		ClientCertFile: write("cert.pem", "CERTIFICATE", worker.Certificate[0]), ClientKeyFile: write("key.pem", "PRIVATE KEY", key),
+		CAFile: write("ca.pem", "CERTIFICATE", server.Certificate().Raw),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := client.Fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !e.Accepts(reply.AccessToken.Reveal()) || last(t, e).AuthMethod != mockendpoint.TLSClientAuth {
+		t.Errorf("got %v", last(t, e))
 	}
 }

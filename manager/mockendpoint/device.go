@@ -46,7 +46,7 @@ func (e *Endpoint) authorizeDevice(c *call, r *http.Request) Reply {
 	code, userCode := "mock-device-"+rand.Text(), newUserCode()
 	e.devices.add(code, d)
 	e.userCodes.add(userCode, d)
-	page := origin(r) + e.basePath() + DevicePath
+	page := origin(r) + e.base + DevicePath
 	shown := userCode[:4] + "-" + userCode[4:]
 	return Reply{object: map[string]any{
 		"device_code":               code,

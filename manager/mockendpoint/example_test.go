@@ -2,6 +2,7 @@ package mockendpoint_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -40,6 +41,35 @@ func Example() {
 	// 2 calls, at most 1 at once
 	// POST basic worker client_credentials 429
 	// POST basic worker client_credentials 200
+}
+
+// An answer that is lost has spent the refresh token: who tries again with it ends the login.
+func ExampleEndpoint_NewFamily() {
+	endpoint := mockendpoint.New(mockendpoint.Options{Grants: []string{mockendpoint.RefreshToken}, Rotate: true})
+	server := httptest.NewServer(endpoint)
+	defer server.Close()
+	defer endpoint.Close()
+
+	endpoint.Push(mockendpoint.Reply{}, mockendpoint.Reply{Commit: true, Drop: true})
+
+	config := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: server.URL, AuthStyle: oauth2.AuthStyleInParams}}
+	refreshToken := endpoint.NewFamily()
+	for range 3 {
+		token, err := config.TokenSource(context.Background(), &oauth2.Token{RefreshToken: refreshToken}).Token()
+		if err == nil {
+			refreshToken = token.RefreshToken
+		}
+		var refusal *oauth2.RetrieveError
+		fmt.Println(err == nil, errors.As(err, &refusal) && refusal.ErrorCode == "invalid_grant")
+	}
+
+	family := endpoint.Families()[0]
+	fmt.Println(family.Uses, "uses,", family.Reuses, "reuse, revoked:", family.Revoked)
+	// Output:
+	// true false
+	// false false
+	// false true
+	// 2 uses, 1 reuse, revoked: true
 }
 
 // An API that takes the endpoint's access tokens, until they are revoked.

@@ -309,14 +309,29 @@ func TestRefreshTokensThatAreRefused(t *testing.T) {
 }
 
 func TestARefreshTokenIsOneClients(t *testing.T) {
-	e, target := start(t, rotating())
-	token := e.NewFamily() // of any client
-	if a := askWith(t, target, refreshForm(token), basic("whoever", "x")); a.StatusCode != http.StatusOK {
-		t.Errorf("got %d, want 200", a.StatusCode)
+	o := rotating()
+	o.Grants = append(o.Grants, mockendpoint.DeviceCode)
+	o.ApproveAtPoll = 1
+	e, target := start(t, o) // any client is accepted
+	if a := askWith(t, target, refreshForm(e.NewFamily()), basic("whoever", "x")); a.StatusCode != http.StatusOK {
+		t.Errorf("nobody's: got %d, want 200", a.StatusCode)
 	}
-	e, target = start(t, mockendpoint.Options{ClientID: "id", Grants: []string{mockendpoint.RefreshToken}})
-	if a := askWith(t, target, refreshForm(e.NewFamily()), basic("id", "x")); a.StatusCode != http.StatusOK {
-		t.Errorf("got %d, want 200", a.StatusCode)
+	device := askWith(t, base(target)+"/device_authorization", url.Values{}, basic("owner", "x"))
+	code, _ := device.fields["device_code"].(string)
+	poll := url.Values{"grant_type": {mockendpoint.DeviceCode}, "device_code": {code}}
+	if a := askWith(t, target, poll, basic("another", "x")); a.fields["error"] != "invalid_grant" {
+		t.Errorf("another's device code: got %v, want invalid_grant", a.fields)
+	}
+	login := askWith(t, target, poll, basic("owner", "x"))
+	token, _ := login.fields["refresh_token"].(string)
+	if a := askWith(t, target, refreshForm(token), basic("another", "x")); a.fields["error"] != "invalid_grant" {
+		t.Errorf("another's refresh token: got %v, want invalid_grant", a.fields)
+	}
+	if a := askWith(t, base(target)+"/revoke", url.Values{"token": {token}}, basic("another", "x")); a.fields["error"] != "unauthorized_client" {
+		t.Errorf("another revokes it: got %v, want unauthorized_client", a.fields)
+	}
+	if a := askWith(t, target, refreshForm(token), basic("owner", "x")); a.StatusCode != http.StatusOK {
+		t.Errorf("its owner's: got %d %v, want 200", a.StatusCode, a.fields)
 	}
 }
 
@@ -339,5 +354,19 @@ func TestOAuth2ClientRefreshes(t *testing.T) {
 	}
 	if f := family(t, e); f.Uses != 3 || f.Revoked {
 		t.Errorf("got %+v, want three uses", f)
+	}
+}
+
+func TestMemoryOfFamiliesIsBounded(t *testing.T) {
+	e := mockendpoint.New(rotating())
+	first, last := e.NewFamily(), ""
+	for range 20_000 {
+		last = e.NewFamily()
+	}
+	if e.AcceptsRefreshToken(first) || !e.AcceptsRefreshToken(last) {
+		t.Error("the oldest refresh token is accepted, or the latest is not")
+	}
+	if all := e.Families(); len(all) < 10_000 || len(all) >= 20_000 || all[len(all)-1].Ordinal != 20_001 {
+		t.Errorf("%d families are kept, want the latest 10,000 and not all", len(all))
 	}
 }

@@ -508,6 +508,7 @@ func TestGrantsThatAreNotAccepted(t *testing.T) {
 	for what, do := range map[string]func(){
 		"grant":  func() { mockendpoint.New(mockendpoint.Options{Grants: []string{"password"}}) },
 		"method": func() { mockendpoint.New(mockendpoint.Options{AuthMethods: []string{"client_secret_basic"}}) },
+		"issuer": func() { mockendpoint.New(mockendpoint.Options{Issuer: "http://%zz"}) },
 		"path":   func() { e.PushAt("/token", mockendpoint.Reply{}) },
 	} {
 		func() {
@@ -518,5 +519,51 @@ func TestGrantsThatAreNotAccepted(t *testing.T) {
 			}()
 			do()
 		}()
+	}
+}
+
+// Two exchanges of one code are under way at once: whoever is answered second ends the login.
+func TestTwoExchangesOfOneCode(t *testing.T) {
+	e, target := start(t, forLogins())
+	config, verifier := clientOf(target), oauth2.GenerateVerifier()
+	location, _ := open(t, config.AuthCodeURL("s", oauth2.S256ChallengeOption(verifier)))
+	gate := make(chan struct{})
+	e.Push(mockendpoint.Reply{Gate: gate})
+	ended := hold(t, e, newRequest(t.Context(), t, target, url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"id"}, "code": {location.Query().Get("code")}, "code_verifier": {verifier},
+		"redirect_uri": {config.RedirectURL},
+	}, nil))
+	token, err := config.Exchange(t.Context(), location.Query().Get("code"), oauth2.VerifierOption(verifier))
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(gate)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if r := e.Requests()[0]; r.Outcome != "400" || !family(t, e).Revoked || e.Accepts(token.AccessToken) {
+		t.Errorf("got %v and %+v, want it refused and the family revoked", r, family(t, e))
+	}
+}
+
+func TestPagesThatAreAskedWrongly(t *testing.T) {
+	_, target := start(t, forLogins())
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{
+		{http.MethodGet, "/device", 200}, // asks for the code
+		{http.MethodGet, "/device?user_code=XXXX-XXXX", 404},
+		{http.MethodPost, "/device", 405},
+		{http.MethodPost, "/.well-known/oauth-authorization-server", 405},
+		{http.MethodPut, "/authorize", 405},
+		{http.MethodGet, "/revoke", 405},
+		{http.MethodGet, "/device_authorization", 405},
+		{http.MethodPost, "/device_authorization", 401}, // nobody
+	} {
+		a := askWith(t, base(target)+c.path, url.Values{}, func(r *http.Request) { r.Method = c.method })
+		if a.StatusCode != c.status {
+			t.Errorf("%s %s: got %d, want %d", c.method, c.path, a.StatusCode, c.status)
+		}
 	}
 }

@@ -4,11 +4,22 @@ import (
 	"cmp"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 )
 
 // issuer is who the endpoint says that it is to a request.
 func (e *Endpoint) issuer(r *http.Request) string { return cmp.Or(e.options.Issuer, origin(r)) }
+
+// basePath is the path of an issuer, without a slash at its end. It panics on an issuer that is no URL.
+func basePath(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		panic("mockendpoint: the Issuer is no URL")
+	}
+	return strings.TrimRight(u.Path, "/")
+}
 
 // methodNames are those of the registry of token endpoint authentication methods (RFC 7591 §2, RFC 8705 §2.1.1).
 var methodNames = map[string]string{
@@ -23,7 +34,7 @@ func (e *Endpoint) metadata(_ *call, r *http.Request) Reply {
 	e.mu.Lock()
 	methods := e.methodsLocked()
 	e.mu.Unlock()
-	o, base := e.options, origin(r)+e.basePath()
+	o, base := e.options, origin(r)+e.base
 	members := map[string]any{
 		"issuer":                                           e.issuer(r),
 		"token_endpoint":                                   base + tokenPath,

@@ -31,6 +31,7 @@ import (
 // recorded like any other.
 type Endpoint struct {
 	options Options // but for ClientSecret and ClientKeys, which may change
+	base    string  // the path of the issuer
 	closed  chan struct{}
 	close   func() // closes closed, once
 
@@ -54,14 +55,15 @@ type Endpoint struct {
 	visits      map[string][]*Request // of the pages: the latest, oldest first
 }
 
-// New returns an Endpoint. It panics if Options.Default can't be sent, and on a grant or a way to authenticate that isn't
-// known.
+// New returns an Endpoint. It panics if Options.Default can't be sent, and on an Issuer that is no URL, a grant or a
+// way to authenticate that isn't known.
 func New(o Options) *Endpoint {
 	o = o.complete()
 	clientSecret, clientKeys := secret.New(o.ClientSecret), o.ClientKeys
 	o.ClientSecret, o.ClientKeys = "", nil
 	e := &Endpoint{
 		options:    o,
+		base:       basePath(o.Issuer),
 		closed:     make(chan struct{}),
 		secret:     clientSecret,
 		clientKeys: clientKeys,

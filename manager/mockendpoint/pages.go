@@ -40,24 +40,14 @@ func (e *Endpoint) pages() map[string]page {
 
 // find returns the page that a request is for, if it isn't for the token endpoint.
 func (e *Endpoint) find(r *http.Request) (path string, p page) {
-	base := e.basePath()
-	if r.URL.Path == MetadataPath+base {
+	if r.URL.Path == MetadataPath+e.base {
 		return MetadataPath, e.metadata
 	}
-	path, ok := strings.CutPrefix(r.URL.Path, base)
+	path, ok := strings.CutPrefix(r.URL.Path, e.base)
 	if !ok || path == MetadataPath {
 		return "", nil
 	}
 	return path, e.pages()[path]
-}
-
-// basePath is the path of the issuer.
-func (e *Endpoint) basePath() string {
-	u, err := url.Parse(e.options.Issuer)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimRight(u.Path, "/")
 }
 
 // PushAt is [Endpoint.Push] for another path than the token endpoint's: [RevokePath] and the like. A reply that would be a

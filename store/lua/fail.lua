@@ -22,13 +22,10 @@ if ARGV[8] ~= '' and type_of(KEYS[4]) == 'hash' then
   settle_grant(KEYS[4], v)
   if ARGV[8] == 'refused' then
     local g = redis.call('HMGET', KEYS[4], 'version', 'seed')
-    -- Somebody has brought another one meanwhile: what was refused is not what is there.
-    if ARGV[10] == '' and (g[1] or '') ~= ARGV[9] then return { 'changed' } end
     redis.call('HSET', KEYS[4], 'seed', with_label(g[2] or '', ARGV[10]))
-    -- A configured one that was refused takes nothing away from the one that is stored.
-    if ARGV[10] == '' or (g[1] or '') == '' then
-      redis.call('HSET', KEYS[4], 'refused', digits(v), 'reason', ARGV[7])
-    end
+    -- What was refused is not what is there: a configured one, or somebody has brought another meanwhile.
+    if (g[1] or '') ~= ARGV[9] or ARGV[10] ~= '' and (g[1] or '') ~= '' then return { 'changed' } end
+    redis.call('HSET', KEYS[4], 'refused', digits(v), 'reason', ARGV[7])
   end
 end
 local m = read_mark(KEYS[1])

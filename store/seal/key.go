@@ -22,7 +22,7 @@ type Key struct {
 
 // NewKey returns a new random key with a random id.
 func NewKey() Key {
-	k := Key{id: strings.ToLower(rand.Text()[:8]), material: new([size]byte)}
+	k := Key{id: "k-" + strings.ToLower(rand.Text()[:8]), material: new([size]byte)}
 	_, _ = rand.Read(k.material[:]) // never fails
 	return k
 }

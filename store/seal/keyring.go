@@ -30,7 +30,8 @@ const prefix = "sealed1."
 // formats matches the beginning of what this or a later version has sealed. No access token begins so by chance.
 var formats = regexp.MustCompile(`^sealed[0-9]+\.`)
 
-// IsSealed reports whether value looks like one that was sealed, with whatever key and format.
+// IsSealed reports whether value looks like one that was sealed, with whatever key and format. "sealed0." is for the codecs of
+// others: who has no keys then takes their values for what they are.
 func IsSealed(value []byte) bool { return formats.Match(value) }
 
 // encoding has one text for each value, as far as it goes: it passes over line breaks, which decode doesn't.
@@ -84,14 +85,14 @@ func New(keys ...Key) (*Keyring, error) {
 	k := &Keyring{ciphers: make(map[string]cipher.AEAD, len(keys))}
 	for i, key := range keys {
 		if key.material == nil {
-			return nil, fmt.Errorf("seal: the %d. key is none: NewKey and Parse make them", i+1)
+			return nil, fmt.Errorf("seal: key %d is none: NewKey makes one", i+1)
 		}
 		for j, other := range keys[:i] {
 			if other.id == key.id {
-				return nil, fmt.Errorf("seal: the %d. key has the id of the %d.", i+1, j+1)
+				return nil, fmt.Errorf("seal: key %d has the id of key %d", i+1, j+1)
 			}
 			if other.equal(key) {
-				return nil, fmt.Errorf("seal: the %d. key is the %d. under another id", i+1, j+1)
+				return nil, fmt.Errorf("seal: key %d is key %d under another id", i+1, j+1)
 			}
 		}
 		block, err := aes.NewCipher(key.material[:])

@@ -47,7 +47,7 @@ func wantClosed(t testing.TB, r *seal.Keyring, value []byte, data string, why er
 		t.Errorf("%q opens to %q, %v; want %v", value, got, err, why)
 	}
 	for _, other := range []error{seal.ErrUnknownKey, seal.ErrUnsealed, seal.ErrTampered, seal.ErrFormat, seal.ErrNoKeys} {
-		if other != why && errors.Is(err, other) {
+		if !errors.Is(why, other) && errors.Is(err, other) {
 			t.Errorf("%v is %v, too", err, other)
 		}
 	}
@@ -243,7 +243,7 @@ func TestNoKeyIsPrinted(t *testing.T) {
 		for _, v := range []any{key, &key, r, nested{key, &key, r}, []seal.Key{key}} {
 			text := fmt.Sprintf(format, v)
 			for _, bytes := range []string{
-				strings.TrimSpace(line)[len(key.ID())+1:], good, string(material), fmt.Sprintf("%x", material), fmt.Sprint(material[:8])[1:20],
+				strings.TrimSpace(line)[len(key.ID())+1:], good, string(material), fmt.Sprintf("%x", material), strings.Trim(fmt.Sprintf("%d", material[:8]), "[]"),
 			} {
 				if strings.Contains(text, bytes) {
 					t.Errorf("%s of %T: %s", format, v, text)
