@@ -66,7 +66,7 @@ func decide(v view) decision {
 	switch {
 	case what == usable && r.Token.Version > v.above:
 		return decision{step: stepServe}
-	case login != "" && !(v.explicit && v.grant.mayTry(r.Grant)):
+	case login != "" && (!v.explicit || !v.grant.mayTry(r.Grant)):
 		return decision{step: stepLogin, reason: login}
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
 		return decision{step: stepFail}
