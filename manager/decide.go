@@ -70,6 +70,9 @@ func decide(v view) decision {
 	case login != "" && !(v.explicit && v.grant.mayTry(r.Grant)):
 		return decision{step: stepLogin, reason: login}
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
+		if login != "" { // it was asked once more, and refused once more
+			return decision{step: stepLogin, reason: login}
+		}
 		return decision{step: stepFail}
 	case r.Lock != nil && r.Lock.TTL >= 0 && r.Lock.TTL <= maxLease: // else nobody's: trying it mends it
 		return decision{step: stepWait, pause: r.Lock.TTL}

@@ -313,7 +313,7 @@ func (f *flight) unwritten(ctx context.Context, sent time.Duration, poll *poll) 
 		poll.next(f.wait(ctx, poll.pause(false, learnt)))
 		return false
 	}
-	return f.serve() || f.failAsRead(sent, &RedisError{Environment: e.name, Err: err}, 0, learnt)
+	return f.serve() || f.failAsRead(ctx, sent, &RedisError{Environment: e.name, Err: err}, 0, learnt)
 }
 
 // lost tells of a refresh token that could not be stored before the process ends.

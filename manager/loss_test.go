@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +77,37 @@ func TestCallersLearnThatARefreshTokenCanNotBeWritten(t *testing.T) {
 			t.Error(err)
 		}
 		wantNoReuse(t, k)
+	})
+}
+
+// All replicas are told to refresh at the very same instant: a refused refresh token is tried once more for all, and the
+// clock, which doesn't go on meanwhile, keeps nobody reading without an end.
+func TestARefusedRefreshTokenIsTriedOnceMoreForAllWhoAskForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := managertest.NewFleet(t, 8, rotating())
+		for _, m := range k.Managers {
+			if _, err := m.Token(t.Context(), managertest.Environment); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.Endpoint.RevokeFamily(k.RefreshTokens[managertest.Environment])
+		calls := k.Endpoint.Calls()
+		for round := range 3 {
+			var all sync.WaitGroup
+			for i, m := range k.Managers {
+				all.Go(func() {
+					_, err := m.Refresh(t.Context(), managertest.Environment)
+					if _, ok := errors.AsType[*manager.LoginError](err); !ok {
+						t.Errorf("round %d, replica %d: %v, want a LoginError", round, i, err)
+					}
+				})
+			}
+			all.Wait()
+			if n := k.Endpoint.Calls() - calls; n != round+1 {
+				t.Errorf("round %d: %d calls, want one for each round", round, n)
+			}
+			time.Sleep(time.Second)
+		}
 	})
 }
 
