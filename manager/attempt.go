@@ -34,6 +34,7 @@ type attempt struct {
 	// Where a refresh token is used.
 	use          *store.Use
 	refreshToken Secret          // that which is used
+	label        string          // of the configured one, used now or before; "" where there is none
 	grant        *store.NewGrant // what is good from now on, nil until it is known
 	grantKept    bool            // that is settled in Redis
 }
@@ -188,7 +189,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 			until = 0
 		}
 		a.kept = true
-		a.later(func() { a.putLater(ctx, life, t, until) })
+		a.later(err, func() { a.putLater(ctx, life, t, until) })
 		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
 	}
 }

@@ -41,13 +41,14 @@ func (v view) plainly() view {
 type step int
 
 const (
-	stepServe    step = iota // the token read is the answer
-	stepFail                 // the failure read is the answer
-	stepLogin                // no refresh token can be used until a person brings one
-	stepHoldBack             // this replica holds back by itself, and nobody else is at it
-	stepYield                // a token of another configuration, or other keys, is stored, and this replica can do without its own
-	stepWait                 // another is at it, or it is too early: look again later
-	stepAcquire              // try the lease
+	stepServe     step = iota // the token read is the answer
+	stepFail                  // the failure read is the answer
+	stepLogin                 // no refresh token can be used until a person brings one
+	stepHoldBack              // this replica holds back by itself, and nobody else is at it
+	stepYield                 // a token of another configuration, or other keys, is stored, and this replica can do without its own
+	stepWait                  // another is at it, or it is too early: look again later
+	stepUnwritten             // this replica has a newer refresh token, which Redis doesn't take
+	stepAcquire               // try the lease
 )
 
 // A decision is a step with, for stepWait, how long at most; for stepLogin, why.
@@ -69,6 +70,9 @@ func decide(v view) decision {
 	case login != "" && (!v.explicit || !v.grant.mayTry(r.Grant)):
 		return decision{step: stepLogin, reason: login}
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
+		if login != "" { // it was asked once more, and refused once more
+			return decision{step: stepLogin, reason: login}
+		}
 		return decision{step: stepFail}
 	case r.Lock != nil && r.Lock.TTL >= 0 && r.Lock.TTL <= maxLease: // else nobody's: trying it mends it
 		return decision{step: stepWait, pause: r.Lock.TTL}
@@ -78,6 +82,8 @@ func decide(v view) decision {
 		return decision{step: stepWait, pause: v.replaceAfter - r.Now.Sub(r.Stored().IssuedAt)}
 	case v.localPause > 0 && !v.explicit:
 		return decision{step: stepHoldBack}
+	case v.grant.held:
+		return decision{step: stepUnwritten}
 	case v.grant.takenFor(r) > 0:
 		return decision{step: stepWait, pause: v.grant.takenFor(r)}
 	default:

@@ -53,8 +53,11 @@ type Env struct {
 
 	// Where a refresh token is used.
 	takenOver   string // lock value of an attempt that is over, though Redis may not know
-	unwritten   int    // writes under way of a refresh token that nobody else has
 	closedGrant string // version of a grant that doesn't open here, "" where none is known
+
+	unwritten      int           // writes under way of a refresh token that nobody else has
+	unwrittenSince time.Duration // when the first of them began
+	unwrittenErr   error         // why the last one wasn't written at once
 
 	// For the signals alone, and by no mutex.
 	signals  *telemetry.Env

@@ -69,6 +69,8 @@ func (v grantView) needsLogin(g *store.Grant) string {
 		return ""
 	case g != nil && g.Err != nil:
 		return g.Err.Error()
+	case g != nil && v.closed != "" && v.closed == g.Version.String(): // also where a new one is configured: it isn't overwritten
+		return "the stored refresh token doesn't open with the configured keys: configure the one that sealed it"
 	case v.seeds(g):
 		return ""
 	case g == nil || g.Version == 0 && g.Refused == 0:
@@ -82,8 +84,6 @@ func (v grantView) needsLogin(g *store.Grant) string {
 		return "the refresh token was refused (" + g.Reason + ")"
 	case g.Client != v.client:
 		return "the stored refresh token was given to another client, or by another endpoint"
-	case v.closed != "" && v.closed == g.Version.String():
-		return "the stored refresh token doesn't open with the configured keys: configure the one that sealed it"
 	}
 	return ""
 }
@@ -108,8 +108,6 @@ func (v grantView) takenFor(r *store.Record) time.Duration {
 	switch {
 	case !v.used:
 		return 0
-	case v.held:
-		return learnt
 	case g == nil || g.Taken == 0 || g.TakenBy == v.over:
 		return 0
 	}
@@ -157,7 +155,7 @@ func (a *attempt) take(ctx context.Context) error {
 		}
 		return err
 	}
-	a.refreshToken = a.use.RefreshToken
+	a.refreshToken, a.label = a.use.RefreshToken, view.label
 	if view.seeds(a.seen.Grant) || a.refreshToken.IsEmpty() {
 		a.refreshToken, a.use.Label = seed, view.label
 	}
@@ -230,7 +228,7 @@ func (a *attempt) granted(refreshToken Secret, life time.Duration) {
 	if a.env.rotating == nil {
 		return
 	}
-	g := store.NewGrant{RefreshToken: refreshToken, Client: a.env.client, Label: a.use.Label, Life: min(max(life, 0), longestGrant)}
+	g := store.NewGrant{RefreshToken: refreshToken, Client: a.env.client, Label: a.label, Life: min(max(life, 0), longestGrant)}
 	if refreshToken.IsEmpty() {
 		g.RefreshToken, g.SameLife = a.refreshToken, a.use.Label == ""
 	}
@@ -246,8 +244,9 @@ func (a *attempt) keep(ctx context.Context) {
 		return
 	}
 	write := func() error { return a.env.m.store.KeepGrant(ctx, a.env.name, a.issue.Version, *a.grant) }
+	var err error
 	for range writes {
-		err := write()
+		err = write()
 		a.noteGrant(err)
 		if !isUnknown(err) {
 			return
@@ -255,7 +254,7 @@ func (a *attempt) keep(ctx context.Context) {
 		a.env.storeFailed(ctx, err)
 	}
 	a.kept = true
-	a.later(func() {
+	a.later(err, func() {
 		a.writeLater(ctx, never, 0, func() bool {
 			err := write()
 			a.noteGrant(err)
@@ -275,12 +274,16 @@ func (a *attempt) noteGrant(err error) {
 	}
 }
 
-// later runs f, which writes what nobody else has, behind the callers; where the manager is closed, before it ends.
-func (a *attempt) later(f func()) {
+// later runs f, which writes what nobody else has and could not be written for err, behind the callers; where the manager is
+// closed, before it ends.
+func (a *attempt) later(err error, f func()) {
 	e := a.env
 	if a.grant != nil {
 		e.mu.Lock()
-		e.unwritten++
+		if e.unwritten++; e.unwritten == 1 {
+			e.unwrittenSince = e.m.now()
+		}
+		e.unwrittenErr = err
 		e.mu.Unlock()
 		write := f
 		f = func() {
@@ -296,6 +299,21 @@ func (a *attempt) later(f func()) {
 	if !e.m.spawn(f) {
 		f()
 	}
+}
+
+// unwritten waits for this replica's own refresh token to be written, or ends the flight where Redis has been refusing that
+// for the grace: there is no other one to ask the endpoint with. It reports whether the flight is over.
+func (f *flight) unwritten(ctx context.Context, sent time.Duration, poll *poll) (over bool) {
+	e := f.env
+	e.mu.Lock()
+	since, err := e.unwrittenSince, e.unwrittenErr
+	e.mu.Unlock()
+	if now := e.m.now(); now-max(since, e.m.awakeSince(now)) < outageGrace {
+		f.waits("for Redis to take the new refresh token")
+		poll.next(f.wait(ctx, poll.pause(false, learnt)))
+		return false
+	}
+	return f.serve() || f.failAsRead(ctx, sent, &RedisError{Environment: e.name, Err: err}, 0, learnt)
 }
 
 // lost tells of a refresh token that could not be stored before the process ends.

@@ -64,6 +64,8 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		return f.yield(&ConflictError{Environment: e.name, Err: r.TokenErr})
 	case stepWait:
 		f.waitForOther(ctx, whoRefreshes(r), d.pause, poll)
+	case stepUnwritten:
+		return f.unwritten(ctx, v.sent, poll)
 	case stepAcquire:
 		over, busy := f.acquire(ctx, r, decide(v.plainly()).step == stepAcquire)
 		switch {

@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -298,6 +300,46 @@ func TestAnAttemptWithTheOldGrantDoesNotUndoALogin(t *testing.T) {
 		}
 		if g := f.read().Grant; g.Refused != 0 {
 			t.Errorf("the new one counts as refused: %+v", g)
+		}
+	})
+}
+
+// again is a client that loses the first reply to a login, and sends it again after between.
+type again struct{ between func() }
+
+func (*again) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (*again) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (a *again) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if between := a.between; between != nil && err == nil && slices.Contains(cmd.Args(), any("adopt")) {
+			a.between = nil
+			between()
+			err = next(ctx, cmd)
+		}
+		return err
+	}
+}
+
+func TestALoginWhoseReplyIsLostDoesNotOverwriteItsSuccessor(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		f := newFixture(t, rdb)
+		f.rotate("old")
+		rdb.AddHook(&again{between: func() { f.rotate("successor") }})
+		if _, err := f.s.AdoptGrant(f.ctx(), env, *grantOf("a person's")); err != nil {
+			t.Fatal(err)
+		}
+		f.wantRefreshToken("successor")
+
+		rdb.AddHook(&again{between: func() { f.take() }})
+		if _, err := f.s.AdoptGrant(f.ctx(), env, *grantOf("another person's")); err != nil {
+			t.Fatal(err)
+		}
+		if g := f.read().Grant; g.Taken == 0 {
+			t.Error("whoever uses it is forgotten")
 		}
 	})
 }

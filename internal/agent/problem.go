@@ -86,7 +86,10 @@ var (
 	errStopping = errors.New("the agent is stopping")
 )
 
-const soon = time.Second // for Retry-After, where nobody knows when
+const (
+	soon       = time.Second      // for Retry-After, where nobody knows when
+	loginAgain = 15 * time.Second // the same, where it takes a person
+)
 
 // problemOf translates an error of the manager's about env.
 func (a *Agent) problemOf(env string, err error) problem {
@@ -96,6 +99,7 @@ func (a *Agent) problemOf(env string, err error) problem {
 	var away *manager.RedisError
 	var unread *store.StatusError
 	var conflict *manager.ConflictError
+	var login *manager.LoginError
 	switch {
 	case errors.As(err, &unknown):
 		p.Status, p.Code, p.RetryAfter, p.Environment = http.StatusNotFound, "unknown_environment", 0, ""
@@ -103,6 +107,9 @@ func (a *Agent) problemOf(env string, err error) problem {
 		p.Status, p.Code, p.RetryAfter = http.StatusBadRequest, "life_too_long", 0
 	case errors.Is(err, store.ErrImplausible):
 		p.Status, p.Code, p.RetryAfter = http.StatusBadRequest, "bad_version", 0
+	case errors.As(err, &login): // whose chain has the endpoint's answer, where there is one
+		errors.As(err, &p.Failure)
+		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "login", loginAgain
 	case errors.As(err, &p.Failure):
 		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "endpoint", max(p.Failure.RetryAfter, soon)
 	case errors.Is(err, errStopping), errors.Is(err, manager.ErrClosed):

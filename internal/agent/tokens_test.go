@@ -9,6 +9,7 @@ import (
 
 	"github.com/onetoken/onetoken/internal/agent"
 	"github.com/onetoken/onetoken/internal/answer"
+	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -155,6 +156,27 @@ func TestMinTTL(t *testing.T) {
 	}
 	if n := s.kit.Endpoint.Calls(); n != 1 {
 		t.Errorf("%d calls, want one", n)
+	}
+}
+
+func TestAPersonMustLogIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{environment: manager.Environment{Grant: manager.RefreshToken}})
+	s.kit.Endpoint.RevokeFamily(s.kit.RefreshTokens["prod"])
+	if _, err := s.kit.Manager.Logout(t.Context(), "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, env := range []string{prod, "/v1/environments/test"} { // by the endpoint's answer, and by what Redis says
+		a := s.get(env + "/token")
+		if detail := a.isProblem(503, "login"); !strings.Contains(detail, "a person must log in") {
+			t.Errorf("%s: detail %q", env, detail)
+		}
+		if after := a.header.Get("Retry-After"); after != "15" {
+			t.Errorf("%s: Retry-After %q", env, after)
+		}
+	}
+	if strings.Contains(s.logged.String(), "unexpected error") {
+		t.Error("it is logged as unexpected")
 	}
 }
 

@@ -199,6 +199,9 @@ func (e *examination) tokens(ctx context.Context, r *report) {
 }
 
 func tokenMend(err error) string {
+	if login, ok := errors.AsType[*manager.LoginError](err); ok {
+		return fmt.Sprintf("onetoken login %s, or onetoken grant import %[1]s", login.Environment)
+	}
 	failed, ok := errors.AsType[*manager.EndpointError](err)
 	switch {
 	case !ok:

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/manager"
 )
 
 // info is what INFO says; empty where the user may not ask.
@@ -60,7 +62,7 @@ func (n *node) memory(r *report) {
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // persistence looks what is kept on disk: tokens among it.
-func (n *node) persistence(ctx context.Context, r *report) {
+func (e *examination) persistence(ctx context.Context, r *report, n *node) {
 	const check = GroupRedis + ".persistence"
 	if n.info["aof_enabled"] == "" {
 		r.unknown(check, n.name, "the user may not run INFO, which tells of persistence", asAdmin)
@@ -81,9 +83,23 @@ func (n *node) persistence(ctx context.Context, r *report) {
 			strings.Join(kinds(aof, snapshots != ""), " and "))
 	case !known:
 		r.ok(check, n.name, "no log (AOF); whether there are snapshots (RDB) isn't known without CONFIG GET. Tokens stand in them as they do in Redis")
+	case e.logins() != "":
+		r.warn(check, n.name, "nothing is written to disk: after a restart the refresh tokens are gone, and a person must log in to "+e.logins(),
+			"appendonly yes, with appendfsync everysec at least")
 	default:
 		r.ok(check, n.name, "nothing is written to disk: after a restart each token is fetched again")
 	}
+}
+
+// logins are the environments with refresh tokens, "" where there are none.
+func (e *examination) logins() string {
+	var names []string
+	for _, name := range e.envs {
+		if e.file.Environments[name].Grant == manager.RefreshToken {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 func kinds(aof, rdb bool) []string {

@@ -139,7 +139,7 @@ func (e *examination) node(ctx context.Context, r *report, n *node) {
 	e.roundTrip(ctx, r, n)
 	e.clock(ctx, r, n)
 	n.memory(r)
-	n.persistence(ctx, r)
+	e.persistence(ctx, r, n)
 	n.replication(r)
 	e.cluster(ctx, r, n)
 	e.rights(ctx, r, n)

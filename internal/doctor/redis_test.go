@@ -153,6 +153,8 @@ func TestPersistence(t *testing.T) {
 	admin := server.Client(t)
 	p := newPatient(t, section(server))
 	p.examine().has(doctor.LevelOK, "redis.persistence", "nothing is written to disk")
+	p.write(section(server), fmt.Sprintf("  prod: {token_url: %q, client_id: the-client, client_secret: %q, grant: refresh_token}\n", p.url+"/token", clientSecret))
+	p.examine().has(doctor.LevelWarning, "redis.persistence", "a person must log in to prod", "appendonly yes")
 	must(t, admin.ConfigSet(t.Context(), "save", "3600 1").Err())
 	p.examine().has(doctor.LevelOK, "redis.persistence", "written to disk (RDB)")
 	must(t, admin.ConfigSet(t.Context(), "appendonly", "yes").Err())

@@ -92,12 +92,15 @@ func (r Report) failed(err error) Report {
 	r.OK, r.Code, r.Message = false, "error", printable.Line(err.Error(), 500)
 	var endpoint *manager.EndpointError
 	var redis *manager.RedisError
+	var login *manager.LoginError
 	switch {
 	case errors.As(err, &endpoint):
 		r.Code = endpoint.Code
 		if !endpoint.RetryAt.IsZero() {
 			r.RetryAt = &endpoint.RetryAt
 		}
+	case errors.As(err, &login):
+		r.Code = "login"
 	case errors.As(err, &redis):
 		r.Code = "redis"
 	case errors.Is(err, context.DeadlineExceeded):

@@ -121,16 +121,15 @@ const clientAssertionLife = time.Minute
 func (c *Client) authenticate(r *request) error {
 	id := c.config.ClientID
 	switch c.config.AuthMethod {
-	case ClientSecretBasic:
+	case ClientSecretBasic, ClientSecretPost:
 		password := c.clientSecret()
 		basic := basicAuth(id, password)
-		r.header.Set("Authorization", "Basic "+basic)
-		r.secrets = append(r.secrets, password, basic)
-		return nil
-	case ClientSecretPost:
-		password := c.clientSecret()
-		r.secret("client_secret", password)
-		r.secrets = append(r.secrets, basicAuth(id, password)) // an answer may have it as another way would send it
+		r.secrets = append(r.secrets, password, basic) // the latter in either case: who repeats it may have it from elsewhere
+		if c.config.AuthMethod == ClientSecretBasic {
+			r.header.Set("Authorization", "Basic "+basic)
+			return nil
+		}
+		r.form.Set("client_secret", password)
 	case PrivateKeyJWT: // RFC 7523 §2.2
 		assertion, err := c.clientAssertion(r.url)
 		if err != nil {

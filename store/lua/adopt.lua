@@ -6,12 +6,15 @@
 --        {'older'}: an attempt with a later version uses the old one or has brought another. Nothing was written.
 local v = version(ARGV[1])
 if type_of(KEYS[4]) ~= 'hash' then redis.call('DEL', KEYS[4]) end -- what isn't ours is replaced when a person says so
-local g = redis.call('HMGET', KEYS[4], 'version', 'taken', 'seed')
+local g = redis.call('HMGET', KEYS[4], 'version', 'taken', 'seed', 'adopted')
+-- The reply was lost, and the refresh token may have been used since: its successor must not be overwritten with it.
+if ARGV[5] == 'adopt' and v ~= 0 and version(g[4]) == v then return { 'done', digits(read_mark(KEYS[2]).dropped) } end
 if v == 0 or version(g[1]) > v or version(g[2]) > v then return { 'older' } end
 if ARGV[5] == 'adopt' then
   -- Also where an implausible version stands there.
   if version(g[1]) ~= v then redis.call('HSET', KEYS[4], 'version', '') end
   keep_grant(KEYS[4], v, ARGV[6], ARGV[7], ARGV[4], ARGV[8])
+  redis.call('HSET', KEYS[4], 'adopted', digits(v))
 else
   redis.call('HSET', KEYS[4], 'refresh_token', '', 'version', digits(v), 'obtained_at', '', 'client', '', 'seed', with_label(g[3] or '', ARGV[4]),
     'taken', '', 'taken_by', '', 'taken_until', '', 'refused', digits(v), 'reason', 'logout')
