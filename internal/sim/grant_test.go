@@ -123,10 +123,13 @@ func (c *checker) presents(o *op, k *known) {
 func (c *checker) reused(t *refreshToken, second *use) {
 	w, first := c.w, t.spent
 	c.stats.reuses++
+	since := min(first.issued, second.issued)
 	switch {
 	case first.lost, first.unanswered, first.delivered == 0 && first.o.over.Load(): // the answer was, or it came too late
+	case second.o.over.Load(): // it got to the endpoint when it had been given up, and may be after another
 	case isClosed(first.o.p.died):
-	case w.grantLostSince(first.accepted), w.clockMovedSince(first.issued):
+	case w.grantLostSince(since), w.clockMovedSince(since):
+	case second.issued < first.issued && first.issued >= second.until: // its sender was stopped for so long
 	case (first.settled == 0 || first.settled > second.issued) && second.issued >= first.until:
 		// Its holder couldn't write for so long; that it did as soon as it could is a rule of its own.
 	default:

@@ -319,7 +319,11 @@ func (w *world) end() {
 		}
 		w.run(w.now()+time.Hour, closed) // what is left then is for the bubble to complain about
 	}
-	w.run(w.now()+2*time.Second, make(chan struct{})) // an invalidation is its caller's: Close doesn't wait for it
+	rest := 2 * time.Second // an invalidation is its caller's: Close doesn't wait for it
+	if w.setup.rotating.env != "" {
+		rest = 30 * time.Second // nor for a person's call; and what was killed holds what it can't write for a while
+	}
+	w.run(w.now()+rest, make(chan struct{}))
 	w.settled()
 	if !w.stop {
 		w.check.ended()
