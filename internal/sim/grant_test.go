@@ -87,11 +87,12 @@ func (c *checker) loginDue(r *replica) bool {
 	return c.needsLogin(r, c.w.look(c.w.setup.rotating.env).grant) != ""
 }
 
-// settled notes that the outcome of a use is in Redis, and so is that of those which its replica had given up before it.
-func (c *checker) settled(u *use) {
-	for _, x := range c.envs[u.o.about].byToken[u.o.token] {
-		gaveUp := x.o.p == u.o.p && x.version < u.version && (x.delivered == 0 || x.next == "")
-		if x.settled == 0 && (x == u || gaveUp) {
+// settled notes that the outcome of attempt v is in Redis, and so is that of those which its replica had given up before it.
+func (c *checker) settled(o *op, v store.Version) {
+	t := c.envs[o.about]
+	for _, x := range t.uses {
+		gaveUp := x.o.p == o.p && x.version < v && x.o.over.Load() && (x.delivered == 0 || x.next == "")
+		if x.settled == 0 && (x.version == v || gaveUp) {
 			x.settled = c.w.now()
 		}
 	}
@@ -172,8 +173,8 @@ func (c *checker) granted(o *op, kind string, before, after grantState) {
 		k.loginDueAt = w.now()
 	}
 	settles := o.what == "keep" || o.what == "settle" || o.what == "put" || o.what == "fail" && o.argv()[7] != ""
-	if u := t.uses[v]; u != nil && settles && kind != "" {
-		c.settled(u)
+	if settles && kind != "" {
+		c.settled(o, v)
 	}
 	if after.number < before.number {
 		w.violated("the grant doesn't go back", "%s's %s: %s → %s", o.r.name, o, w.number(before.number), w.number(after.number))
