@@ -29,7 +29,7 @@ const (
 	// strikeFor is how long faults strike at most: what is left then is rotated without. A fast machine is done before.
 	strikeFor = 40 * time.Second
 	logins    = 12 // environments, with a family each
-	rotators  = 4 // replicas
+	rotators  = 4  // replicas
 	outage    = 3 * time.Second
 )
 
