@@ -86,7 +86,11 @@ var (
 	errStopping = errors.New("the agent is stopping")
 )
 
-const soon = time.Second // for Retry-After, where nobody knows when
+// For Retry-After, where nobody knows when.
+const (
+	soon       = time.Second
+	loginAfter = 30 * time.Second // a person must log in
+)
 
 // problemOf translates an error of the manager's about env.
 func (a *Agent) problemOf(env string, err error) problem {
@@ -96,6 +100,7 @@ func (a *Agent) problemOf(env string, err error) problem {
 	var away *manager.RedisError
 	var unread *store.StatusError
 	var conflict *manager.ConflictError
+	var login *manager.LoginError
 	switch {
 	case errors.As(err, &unknown):
 		p.Status, p.Code, p.RetryAfter, p.Environment = http.StatusNotFound, "unknown_environment", 0, ""
@@ -103,6 +108,9 @@ func (a *Agent) problemOf(env string, err error) problem {
 		p.Status, p.Code, p.RetryAfter = http.StatusBadRequest, "life_too_long", 0
 	case errors.Is(err, store.ErrImplausible):
 		p.Status, p.Code, p.RetryAfter = http.StatusBadRequest, "bad_version", 0
+	case errors.As(err, &login):
+		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "login", loginAfter
+		errors.As(err, &p.Failure)
 	case errors.As(err, &p.Failure):
 		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "endpoint", max(p.Failure.RetryAfter, soon)
 	case errors.Is(err, errStopping), errors.Is(err, manager.ErrClosed):
