@@ -299,8 +299,16 @@ func (f *flight) yield(err error) (over bool) {
 }
 
 // failAsRead ends the flight with err, which was read by a call sent at the instant, unless a refresh has been asked for
-// since: that needs a newer answer.
-func (f *flight) failAsRead(sent time.Duration, err error, v Version, hold time.Duration) (over bool) {
+// since: that needs a newer answer. Where the clock can't tell, it waits until it has moved on.
+func (f *flight) failAsRead(ctx context.Context, sent time.Duration, err error, v Version, hold time.Duration) (over bool) {
+	if f.failUnlessAsked(sent, err, v, hold) {
+		return true
+	}
+	f.wait(ctx, time.Millisecond)
+	return false
+}
+
+func (f *flight) failUnlessAsked(sent time.Duration, err error, v Version, hold time.Duration) (over bool) {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -39,7 +39,7 @@ func TestARefreshThatJoinsAfterTheReadIsNotAnsweredByAnOlderFailure(t *testing.T
 	f.joinLocked(ask{above: anyVersion, explicit: true, called: e.m.now()})
 	e.mu.Unlock()
 	old := errors.New("older than the refresh")
-	if f.failAsRead(sent, old, r.Failure.Version, time.Minute) {
+	if f.failUnlessAsked(sent, old, r.Failure.Version, time.Minute) {
 		t.Fatalf("the refresh was answered: %v", f.err)
 	}
 	if e.answer != nil {
@@ -50,7 +50,7 @@ func TestARefreshThatJoinsAfterTheReadIsNotAnsweredByAnOlderFailure(t *testing.T
 		t.Errorf("after the next read: %+v, want the lease tried", d)
 	}
 	r.Failure.FailedAt = r.Now.Add(time.Second)
-	if d := decide(f.view(r, sent)); d.step != stepFail || !f.failAsRead(sent, old, r.Failure.Version, time.Minute) {
+	if d := decide(f.view(r, sent)); d.step != stepFail || !f.failUnlessAsked(sent, old, r.Failure.Version, time.Minute) {
 		t.Errorf("a failure since the refresh: %+v, %v", d, f.err)
 	}
 }

@@ -55,11 +55,11 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		if endpoint.IsRefusal(failure.Code) {
 			e.holdBack(failure, failure.Attempt)
 		}
-		return f.failAsRead(v.sent, failure, failure.Version, failure.RetryAfter)
+		return f.failAsRead(ctx, v.sent, failure, failure.Version, failure.RetryAfter)
 	case stepLogin:
-		return f.failAsRead(v.sent, e.loginError(d.reason, nil), 0, learnt)
+		return f.failAsRead(ctx, v.sent, e.loginError(d.reason, nil), 0, learnt)
 	case stepHoldBack:
-		return f.failAsRead(v.sent, v.local.err.after(v.localPause), 0, v.localPause)
+		return f.failAsRead(ctx, v.sent, v.local.err.after(v.localPause), 0, v.localPause)
 	case stepYield:
 		return f.yield(&ConflictError{Environment: e.name, Err: r.TokenErr})
 	case stepWait:

@@ -141,7 +141,7 @@ func TestCloseWritesARefreshTokenThatNobodyElseHas(t *testing.T) {
 		}
 		closed := make(chan error, 1)
 		go func() { closed <- k.Managers[0].Close() }()
-		time.Sleep(3 * time.Second)
+		<-time.After(3 * time.Second)
 		cables[0].cut.Store(false)
 		if err := <-closed; err != nil {
 			t.Error(err)
@@ -246,6 +246,7 @@ func TestARefreshTokenBesideAnUnusableTokenIsKept(t *testing.T) {
 			if _, failed := errors.AsType[*manager.EndpointError](err); failed == r.OmitRefreshToken {
 				t.Errorf("%+v: %v", r, err)
 			}
+			<-time.After(time.Second) // the clock moves on: what failed was before this
 			if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
 				t.Errorf("after %+v: %v", r, err)
 			}

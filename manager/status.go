@@ -112,6 +112,7 @@ func describe(env string, r *store.Record, p Policy, fingerprint, login string) 
 	if g := r.Grant; g != nil && login != "" && g.Refused != 0 && g.Reason != store.ReasonLogout && (r.Stored() == nil || g.Refused > r.Stored().Version) {
 		s.Failure.Code, s.Failure.Message = some(g.Reason), some("a person must log in: "+login)
 		s.Failure.RetryAt = nil // nobody tries
+		login = ""              // it is said
 	}
 	verdict := judge(r, p, fingerprint)
 	s.Usable = verdict == usable

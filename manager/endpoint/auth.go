@@ -111,7 +111,7 @@ func (c *Client) assertion(tokenURL string) (string, error) {
 			claims[name] = value
 		}
 	}
-	return k.sign(stamp(claims, a.Life))
+	return k.sign(stamp(claims, a.Life), nil)
 }
 
 // clientAssertionLife is short: an assertion is used at once.
@@ -128,7 +128,9 @@ func (c *Client) authenticate(r *request) error {
 		r.secrets = append(r.secrets, password, basic)
 		return nil
 	case ClientSecretPost:
-		r.secret("client_secret", c.clientSecret())
+		password := c.clientSecret()
+		r.secret("client_secret", password)
+		r.secrets = append(r.secrets, basicAuth(id, password)) // an answer may have it as another way would send it
 	case PrivateKeyJWT: // RFC 7523 §2.2
 		assertion, err := c.clientAssertion(r.url)
 		if err != nil {
@@ -153,7 +155,11 @@ func (c *Client) clientAssertion(tokenURL string) (string, error) {
 	if audience == "" {
 		audience = tokenURL
 	}
-	return current(c, c.key).sign(stamp(map[string]any{"iss": id, "sub": id, "aud": audience}, clientAssertionLife))
+	var cert *certificate
+	if c.cert != nil {
+		cert = current(c, c.cert)
+	}
+	return current(c, c.key).sign(stamp(map[string]any{"iss": id, "sub": id, "aud": audience}, clientAssertionLife), cert)
 }
 
 func (c *Client) clientSecret() string {
