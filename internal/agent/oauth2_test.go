@@ -272,7 +272,9 @@ func TestALoginIsNeeded(t *testing.T) {
 	}
 	eventually(t, "the row says so", func() bool { // once the lease is released
 		row := s.get(prod).fields()
-		return row["state"] == "failing" && strings.Contains(row["reason"].(string), "a person must log in")
+		failure, _ := row["failure"].(map[string]any)
+		message, _ := failure["message"].(string)
+		return row["state"] == "failing" && strings.Contains(message, "a person must log in")
 	})
 }
 

@@ -194,8 +194,8 @@ func (c grantCase) logIn(s *site, x *expectation) {
 	m := s.person()
 	defer func() { _ = m.Close() }()
 	status, err := m.Status(s.t.Context(), env)
-	if err != nil || status.State != manager.StateFailing || status.Usable || status.Reason == nil ||
-		!strings.Contains(*status.Reason, "a person must log in") || !strings.Contains(*status.Reason, "invalid_grant") {
+	if err != nil || status.State != manager.StateFailing || status.Usable || status.Login == "" || status.Failure.Message == nil ||
+		!strings.Contains(*status.Failure.Message, "a person must log in: the refresh token was refused (invalid_grant)") {
 		s.t.Errorf("the status is %+v, %v", status, err)
 	}
 	x.quiet, x.converge = now(), soon
