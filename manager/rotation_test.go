@@ -78,6 +78,9 @@ func holding(t *testing.T, k *managertest.Kit, r mockendpoint.Reply) (answer fun
 	}
 }
 
+// settle waits until every replica has heard of what was done, and the lease is free: else a refresh would be served with that.
+func settle() { <-time.After(3 * time.Second) }
+
 func wantNoReuse(t *testing.T, k *managertest.Kit) {
 	t.Helper()
 	for _, f := range k.Endpoint.Families() {
@@ -107,7 +110,7 @@ func TestAHolderCutOffWithTheAnswerIsNotFollowedByAReuse(t *testing.T) {
 					tok, err := k.Managers[1].Token(ctx, managertest.Environment)
 					other <- result{tok, err}
 				}()
-				time.Sleep(30 * time.Second) // the lease has ended long ago
+				<-time.After(30 * time.Second) // the lease has ended long ago
 				if n := k.Endpoint.Calls(); n != 1 {
 					t.Errorf("%d calls while the first one's answer isn't written, want 1", n)
 				}
@@ -246,10 +249,11 @@ func TestARefreshTokenBesideAnUnusableTokenIsKept(t *testing.T) {
 			if _, failed := errors.AsType[*manager.EndpointError](err); failed == r.OmitRefreshToken {
 				t.Errorf("%+v: %v", r, err)
 			}
-			<-time.After(time.Second) // the clock moves on: what failed was before this
+			settle() // and the clock has moved on: what failed was before this
 			if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
 				t.Errorf("after %+v: %v", r, err)
 			}
+			settle()
 		}
 		wantNoReuse(t, k)
 	})
@@ -269,6 +273,7 @@ func TestAConfiguredRefreshTokenIsUsedOnce(t *testing.T) {
 			if _, err := m.Refresh(t.Context(), managertest.Environment); err != nil {
 				t.Fatal(err)
 			}
+			settle()
 		}
 		seeds[1] = k.Endpoint.NewFamily()
 		k.AddManager(t) // one more old one
@@ -279,6 +284,7 @@ func TestAConfiguredRefreshTokenIsUsedOnce(t *testing.T) {
 				if _, err := m.Refresh(t.Context(), managertest.Environment); err != nil {
 					t.Error(err)
 				}
+				settle()
 			}
 		}
 		wantNoReuse(t, k)
@@ -361,6 +367,7 @@ func TestALoginWhileARefreshIsUnderWayWins(t *testing.T) {
 		if _, err := answer(); err != nil {
 			t.Error(err)
 		}
+		settle()
 		if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
 			t.Error(err)
 		}
