@@ -17,7 +17,7 @@ const (
 // its container, with its machine): that has a second left when it runs again, to read the answer that lies in its socket.
 // Where a refresh token was spent for it, it is the only one there is.
 type unhurriedContext struct {
-	context.Context // the parent
+	context.Context //nolint:containedctx // it is one: the parent
 
 	deadline time.Time
 	now      func() time.Duration

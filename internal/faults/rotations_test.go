@@ -277,8 +277,13 @@ func (r *rotator) suffer() {
 // upset has the endpoint give answers now and then that are no token, or none that can be used.
 func (f *rotatorFleet) upset() {
 	replies := []mockendpoint.Reply{
-		{Status: 503}, {Drop: true}, {AccessToken: "a\nb"}, {ExpiresIn: 1, Delay: 300 * time.Millisecond}, {Delay: 100 * time.Millisecond},
-		{OmitRefreshToken: true}, {Error: "invalid_client"},
+		{Status: 503},
+		{Drop: true},
+		{Error: "invalid_client"},
+		{AccessToken: "a\nb"},
+		{ExpiresIn: 1, Delay: 300 * time.Millisecond},
+		{Delay: 100 * time.Millisecond},
+		{OmitRefreshToken: true},
 	}
 	for r := f.members[0]; !isOver(f.calmed); {
 		i, d := r.draw(len(replies), time.Second)
