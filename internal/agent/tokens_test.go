@@ -171,7 +171,7 @@ func TestAPersonMustLogIn(t *testing.T) {
 		if detail := a.isProblem(503, "login"); !strings.Contains(detail, "a person must log in") {
 			t.Errorf("%s: detail %q", env, detail)
 		}
-		if after := a.header.Get("Retry-After"); after != "15" {
+		if after := a.header.Get("Retry-After"); after != "30" {
 			t.Errorf("%s: Retry-After %q", env, after)
 		}
 	}

@@ -27,7 +27,7 @@ type loginPatient struct {
 
 func newLoginPatient(t *testing.T) *loginPatient {
 	t.Helper()
-	p := &loginPatient{server: redistest.Start(t)}
+	p := &loginPatient{server: redistest.Start(t, "appendonly yes")} // else the refresh tokens would not outlive a restart
 	p.patient = newPatient(t, section(p.server))
 	p.endpoint = mockendpoint.New(mockendpoint.Options{Grants: []string{mockendpoint.RefreshToken}, Rotate: true})
 	server := httptest.NewServer(p.endpoint)
