@@ -107,7 +107,7 @@ func TestAHolderCutOffWithTheAnswerIsNotFollowedByAReuse(t *testing.T) {
 					tok, err := k.Managers[1].Token(ctx, managertest.Environment)
 					other <- result{tok, err}
 				}()
-				time.Sleep(30 * time.Second) // the lease has ended long ago
+				<-time.After(30 * time.Second) // the lease has ended long ago
 				if n := k.Endpoint.Calls(); n != 1 {
 					t.Errorf("%d calls while the first one's answer isn't written, want 1", n)
 				}
@@ -141,7 +141,7 @@ func TestCloseWritesARefreshTokenThatNobodyElseHas(t *testing.T) {
 		}
 		closed := make(chan error, 1)
 		go func() { closed <- k.Managers[0].Close() }()
-		time.Sleep(3 * time.Second)
+		<-time.After(3 * time.Second)
 		cables[0].cut.Store(false)
 		if err := <-closed; err != nil {
 			t.Error(err)
@@ -242,12 +242,12 @@ func TestARefreshTokenBesideAnUnusableTokenIsKept(t *testing.T) {
 		k, _ := wired(t, 2)
 		for _, r := range []mockendpoint.Reply{{AccessToken: "a\nb"}, {ExpiresIn: 1, Delay: 600 * time.Millisecond}, {OmitRefreshToken: true}} {
 			k.Endpoint.Push(r)
-			time.Sleep(time.Millisecond) // what is of the instant of a call may be its answer
+			<-time.After(time.Millisecond) // what is of the instant of a call may be its answer
 			_, err := k.Managers[0].Refresh(t.Context(), managertest.Environment)
 			if _, failed := errors.AsType[*manager.EndpointError](err); failed == r.OmitRefreshToken {
 				t.Errorf("%+v: %v", r, err)
 			}
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 			if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
 				t.Errorf("after %+v: %v", r, err)
 			}
