@@ -104,9 +104,9 @@ func (a *attempt) renew(ctx context.Context) (done, over bool) {
 	return true, false
 }
 
-// ask asks the source, within the endpoint timeout.
+// ask asks the source, within the endpoint timeout. Time in which the process was stopped doesn't count.
 func (e *Env) ask(ctx context.Context, source Source) (reply *Reply, took time.Duration, failed *endpoint.Error) {
-	ctx, cancel := context.WithTimeout(ctx, e.policy.EndpointTimeout)
+	ctx, cancel := unhurried(ctx, e.policy.EndpointTimeout, e.m.now)
 	defer cancel()
 	ctx, request := e.signals.StartRequest(ctx)
 	asked := e.m.now()

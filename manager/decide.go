@@ -51,7 +51,7 @@ const (
 	stepAcquire               // try the lease
 )
 
-// A decision is a step with, for stepWait, how long at most; for stepLogin, why.
+// A decision is a step with, for stepWait, how long at most; why a person must log in, for stepLogin and, where one must, stepFail.
 type decision struct {
 	step   step
 	pause  time.Duration
@@ -67,13 +67,10 @@ func decide(v view) decision {
 	switch {
 	case what == usable && r.Token.Version > v.above:
 		return decision{step: stepServe}
-	case login != "" && !(v.explicit && v.grant.mayTry(r.Grant)):
+	case login != "" && (!v.explicit || !v.grant.mayTry(r.Grant)):
 		return decision{step: stepLogin, reason: login}
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
-		if login != "" { // it was asked once more, and refused once more
-			return decision{step: stepLogin, reason: login}
-		}
-		return decision{step: stepFail}
+		return decision{step: stepFail, reason: login}
 	case r.Lock != nil && r.Lock.TTL >= 0 && r.Lock.TTL <= maxLease: // else nobody's: trying it mends it
 		return decision{step: stepWait, pause: r.Lock.TTL}
 	case what == foreign && v.hasUsable && !v.explicit:

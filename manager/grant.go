@@ -118,6 +118,13 @@ func (v grantView) takenFor(r *store.Record) time.Duration {
 	return max(left, 0)
 }
 
+// grantInUse reports whether somebody has taken the refresh token in r, and its outcome isn't known.
+func (e *Env) grantInUse(r *store.Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.grantViewLocked(Secret{}).takenFor(r) > 0
+}
+
 // grantViewLocked gathers what decide looks at. seed was read before, as it may come from a file.
 func (e *Env) grantViewLocked(seed Secret) grantView {
 	if e.rotating == nil {
@@ -367,7 +374,7 @@ func (m *Manager) ImportGrant(ctx context.Context, env string, refreshToken Secr
 
 // Logout takes the environment's refresh token away from the fleet, hands it to revoke (where that isn't nil) to end it at the
 // endpoint, and forgets it and all tokens, everywhere. A configured refresh token isn't used any more either. It waits for a
-// refresh that is under way. Where revoke fails, its error is returned and nothing has changed. found is false where there was no
+// refresh that is under way and, where revoke isn't nil, for the outcome of a refresh token's use, as others do. Where revoke fails, its error is returned and nothing has changed. found is false where there was no
 // refresh token. Other errors: as for [Manager.ImportGrant]; a *[WaitError] with ctx's cause; a *[LoginError] where what stands
 // there can't be read, and so can't be revoked.
 func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx context.Context, refreshToken Secret) error) (found bool, err error) {
@@ -382,6 +389,10 @@ func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx contex
 		}
 		if r.Grant != nil && r.Grant.Err != nil && revoke != nil {
 			return false, e.loginError(r.Grant.Err.Error(), r.Grant.Err)
+		}
+		if revoke != nil && e.grantInUse(r) { // what is to be revoked isn't known yet
+			pause(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
+			continue
 		}
 		lease, err := m.locker.Try(ctx, m.store.Keys(env).Lock, e.leaseLength())
 		if _, busy := errors.AsType[*lock.BusyError](err); busy {
@@ -430,7 +441,13 @@ func (e *Env) logout(ctx context.Context, lease *lock.Lease, r *store.Record, re
 		}
 		found = !token.IsEmpty()
 		if found && revoke != nil {
-			if err = lease.Renew(ctx); err == nil {
+			err = lease.Renew(ctx)
+			switch {
+			case errors.Is(err, lock.ErrLost):
+				err = store.ErrLost
+			case err != nil:
+				err = e.grantFailed(ctx, err)
+			default:
 				err = revoke(ctx, token)
 			}
 			if err != nil {

@@ -81,7 +81,7 @@ func TestARefusedRefreshTokenNeedsAPerson(t *testing.T) {
 					t.Fatalf("replica %d: got %v, want a LoginError about invalid_grant", i, err)
 				}
 			}
-			time.Sleep(time.Minute) // beyond every backoff
+			<-time.After(time.Minute) // beyond every backoff
 		}
 		if n := k.Endpoint.Calls() - calls; n != 1 {
 			t.Errorf("the endpoint was asked %d times with a refresh token that it has refused, want once", n)

@@ -55,7 +55,11 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		if endpoint.IsRefusal(failure.Code) {
 			e.holdBack(failure, failure.Attempt)
 		}
-		return f.failAsRead(ctx, v.sent, failure, failure.Version, failure.RetryAfter)
+		var answer error = failure
+		if d.reason != "" {
+			answer = e.loginError(d.reason, failure)
+		}
+		return f.failAsRead(ctx, v.sent, answer, failure.Version, failure.RetryAfter)
 	case stepLogin:
 		return f.failAsRead(ctx, v.sent, e.loginError(d.reason, nil), 0, learnt)
 	case stepHoldBack:

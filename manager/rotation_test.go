@@ -78,6 +78,9 @@ func holding(t *testing.T, k *managertest.Kit, r mockendpoint.Reply) (answer fun
 	}
 }
 
+// settle waits until every replica has heard of what was done, and the lease is free: else a refresh would be served with that.
+func settle() { <-time.After(3 * time.Second) }
+
 func wantNoReuse(t *testing.T, k *managertest.Kit) {
 	t.Helper()
 	for _, f := range k.Endpoint.Families() {
@@ -242,15 +245,15 @@ func TestARefreshTokenBesideAnUnusableTokenIsKept(t *testing.T) {
 		k, _ := wired(t, 2)
 		for _, r := range []mockendpoint.Reply{{AccessToken: "a\nb"}, {ExpiresIn: 1, Delay: 600 * time.Millisecond}, {OmitRefreshToken: true}} {
 			k.Endpoint.Push(r)
-			<-time.After(time.Millisecond) // what is of the instant of a call may be its answer
 			_, err := k.Managers[0].Refresh(t.Context(), managertest.Environment)
 			if _, failed := errors.AsType[*manager.EndpointError](err); failed == r.OmitRefreshToken {
 				t.Errorf("%+v: %v", r, err)
 			}
-			<-time.After(time.Millisecond)
+			settle() // and the clock has moved on: what failed was before this
 			if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
 				t.Errorf("after %+v: %v", r, err)
 			}
+			settle()
 		}
 		wantNoReuse(t, k)
 	})
@@ -270,6 +273,7 @@ func TestAConfiguredRefreshTokenIsUsedOnce(t *testing.T) {
 			if _, err := m.Refresh(t.Context(), managertest.Environment); err != nil {
 				t.Fatal(err)
 			}
+			settle()
 		}
 		seeds[1] = k.Endpoint.NewFamily()
 		k.AddManager(t) // one more old one
@@ -280,6 +284,7 @@ func TestAConfiguredRefreshTokenIsUsedOnce(t *testing.T) {
 				if _, err := m.Refresh(t.Context(), managertest.Environment); err != nil {
 					t.Error(err)
 				}
+				settle()
 			}
 		}
 		wantNoReuse(t, k)
@@ -362,6 +367,7 @@ func TestALoginWhileARefreshIsUnderWayWins(t *testing.T) {
 		if _, err := answer(); err != nil {
 			t.Error(err)
 		}
+		settle()
 		if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
 			t.Error(err)
 		}
@@ -388,4 +394,99 @@ func TestGrantsAreForEnvironmentsThatUseThem(t *testing.T) {
 			t.Errorf("import: %v, want an UnknownEnvironmentError", err)
 		}
 	})
+}
+
+func TestALogoutLeavesARefreshTokenAloneWhoseUseHasNoOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, cables := wired(t, 2)
+		answer := holding(t, k, mockendpoint.Reply{})
+		cables[0].cut.Store(true)
+		if _, err := answer(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		var revoked string
+		ctx := t.Context()
+		down := errors.New("the endpoint is down")
+		go func() {
+			_, err := k.Managers[1].Logout(ctx, managertest.Environment, func(_ context.Context, s manager.Secret) error {
+				revoked = s.Reveal()
+				return down
+			})
+			ended <- err
+		}()
+		time.Sleep(20 * time.Second) // the holder's lease has ended long ago
+		select {
+		case err := <-ended:
+			t.Errorf("the logout ended with %v while nobody knew which refresh token is good", err)
+		default:
+		}
+		cables[0].cut.Store(false)
+		if err := <-ended; !errors.Is(err, down) {
+			t.Errorf("got %v, want the error of what revokes", err)
+		}
+		if !k.Endpoint.AcceptsRefreshToken(revoked) {
+			t.Error("a refresh token was to be revoked that isn't the last one")
+		}
+		if _, err := k.Managers[1].Refresh(t.Context(), managertest.Environment); err != nil {
+			t.Error(err)
+		}
+		wantNoReuse(t, k)
+	})
+}
+
+func TestALogoutThatLosesRedisSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, cables := wired(t, 1)
+		if _, err := k.Manager.Token(t.Context(), managertest.Environment); err != nil {
+			t.Fatal(err)
+		}
+		cables[0].noRenewal.Store(true)
+		_, err := k.Managers[0].Logout(t.Context(), managertest.Environment, func(context.Context, manager.Secret) error {
+			t.Error("a refresh token is revoked under no lease")
+			return nil
+		})
+		if _, ok := errors.AsType[*manager.RedisError](err); !ok {
+			t.Errorf("got %T: %v, want a RedisError", err, err)
+		}
+	})
+}
+
+// Who waits for somebody else's explicit refresh with a refused refresh token learns what helps, too.
+func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, _ := wired(t, 2)
+		k.Endpoint.RevokeFamily(k.RefreshTokens[managertest.Environment])
+		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err == nil {
+			t.Fatal("a token with a refresh token that was revoked")
+		}
+		gate := make(chan struct{})
+		k.Endpoint.Push(mockendpoint.Reply{Error: "invalid_grant", Gate: gate})
+		calls := k.Endpoint.Calls()
+		errs := make(chan error, 2)
+		ctx := t.Context()
+		for i, m := range k.Managers {
+			go func() {
+				_, err := m.Refresh(ctx, managertest.Environment)
+				errs <- err
+			}()
+			if i == 0 {
+				if err := k.Endpoint.Await(ctx, calls+1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		close(gate)
+		for range k.Managers {
+			if err := <-errs; !isLoginError(err) {
+				t.Errorf("got %T: %v, want a LoginError", err, err)
+			}
+		}
+	})
+}
+
+func isLoginError(err error) bool {
+	_, ok := errors.AsType[*manager.LoginError](err)
+	return ok
 }

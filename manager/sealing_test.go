@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -319,6 +320,7 @@ func TestRedisSeesNoSecretWhereTheyAreSealed(t *testing.T) {
 				}
 				f.converge(3 * time.Second)
 			}
+			refreshTokens := rotateThreeTimes(t, rdb, c.codec)
 			f.endpoint.Push(mockendpoint.Reply{Error: "invalid_client", ErrorDescription: "no " + secret})
 			if _, err := f.managers[1].Refresh(t.Context(), env); err == nil {
 				t.Fatal("no error of a refusal")
@@ -345,6 +347,14 @@ func TestRedisSeesNoSecretWhereTheyAreSealed(t *testing.T) {
 				if strings.Contains(text, secret) {
 					t.Errorf("the client secret is in %s", name)
 				}
+				if got := strings.Contains(text, refreshTokens[len(refreshTokens)-1]); got != c.found {
+					t.Errorf("the refresh token is in %s: %v, want %v", name, got, c.found)
+				}
+				for _, tok := range refreshTokens {
+					if !c.found && strings.Contains(text, tok) {
+						t.Errorf("an older refresh token is in %s", name)
+					}
+				}
 				for _, tok := range f.endpoint.Issued() {
 					if !c.found && strings.Contains(text, tok) {
 						t.Errorf("an older access token is in %s", name)
@@ -353,6 +363,47 @@ func TestRedisSeesNoSecretWhereTheyAreSealed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rotateThreeTimes has a fleet of its own, in the same Redis, use refresh tokens that rotate; one of them is brought by a person.
+// It returns them, the one that is stored last.
+func rotateThreeTimes(t *testing.T, rdb *redis.Client, codec store.Codec) []string {
+	t.Helper()
+	var used []string
+	refresher := refreshes(func(refreshToken string) string {
+		used = append(used, refreshToken)
+		return "rotated-" + rand.Text()
+	})
+	m, err := manager.New(manager.Config{Redis: rdb, Namespace: "grants", Codec: codec, Environments: map[string]manager.Environment{
+		env: {Grant: manager.RefreshToken, Source: refresher, RefreshToken: manager.NewSecret("seed-" + rand.Text())},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	for range 3 {
+		if _, err := m.Refresh(t.Context(), env); err != nil {
+			t.Fatal(err)
+		}
+	}
+	brought := "brought-" + rand.Text()
+	if _, err := m.ImportGrant(t.Context(), env, manager.NewSecret(brought), 0); err != nil {
+		t.Fatal(err)
+	}
+	return append(used, brought)
+}
+
+// refreshes is a source that answers a refresh token with the next one.
+type refreshes func(refreshToken string) (next string)
+
+func (refreshes) Fetch(context.Context) (*manager.Reply, error) {
+	return nil, errors.New("it is a refresher")
+}
+
+func (f refreshes) Refresh(_ context.Context, refreshToken manager.Secret) (*manager.Reply, error) {
+	return &manager.Reply{
+		AccessToken: manager.NewSecret(rand.Text()), ExpiresIn: time.Hour, RefreshToken: manager.NewSecret(f(refreshToken.Reveal())),
+	}, nil
 }
 
 // monitor begins to listen to all that a server is told, and returns what ends that and has all of it.

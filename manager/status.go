@@ -39,6 +39,9 @@ type Status struct {
 	// For views that count down; in JSON they have no key.
 	ReadAt time.Time     `json:"-"` // Redis's clock when it was read: the instants above are of the same clock
 	Life   time.Duration `json:"-"` // the stored token's whole life
+
+	// Login is why no further token can be had until a person logs in, "" where none must. A stored one may still be usable.
+	Login string `json:"-"`
 }
 
 // LockStatus is who is refreshing.
@@ -99,7 +102,7 @@ func StatusOf(env string, r *store.Record) Status {
 
 // describe makes a status of r. login says why a person must log in, "" where none must.
 func describe(env string, r *store.Record, p Policy, fingerprint, login string) Status {
-	s := Status{Environment: env, ReadAt: r.Now}
+	s := Status{Environment: env, ReadAt: r.Now, Login: login}
 	if r.Lock != nil {
 		s.Lock = LockStatus{Holder: some(r.Lock.Holder), TTL: Milliseconds(max(r.Lock.TTL, 0))}
 	}
@@ -109,6 +112,7 @@ func describe(env string, r *store.Record, p Policy, fingerprint, login string) 
 	if g := r.Grant; g != nil && login != "" && g.Refused != 0 && g.Reason != store.ReasonLogout && (r.Stored() == nil || g.Refused > r.Stored().Version) {
 		s.Failure.Code, s.Failure.Message = some(g.Reason), some("a person must log in: "+login)
 		s.Failure.RetryAt = nil // nobody tries
+		login = ""              // it is said
 	}
 	verdict := judge(r, p, fingerprint)
 	s.Usable = verdict == usable

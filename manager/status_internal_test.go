@@ -140,3 +140,38 @@ func TestMillisecondsAreWholeNumbers(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusSaysThatAPersonMustLogIn(t *testing.T) {
+	const refused = "the refresh token was refused (invalid_grant)"
+	for _, c := range []struct {
+		name    string
+		grant   *store.Grant
+		login   string
+		state   State
+		code    string
+		says    string // in the failure's message or, without a code, in the reason
+		without string // in the reason
+	}{
+		{"refused", &store.Grant{Version: 1, Refused: 2, Reason: "invalid_grant"}, refused, StateFailing, "invalid_grant", "a person must log in: " + refused, "log in"},
+		{"none", nil, "there is no refresh token", StateMissing, "", "a person must log in: there is no refresh token", "invalid_grant"},
+		{"logged out", &store.Grant{Version: 2, Refused: 2, Reason: store.ReasonLogout}, "somebody has logged out", StateMissing, "", "a person must log in: somebody has logged out", "invalid_grant"},
+	} {
+		r := &store.Record{Grant: c.grant}
+		s := describe("prod", r, defaulted(t, Policy{}), "c1", c.login)
+		said := *s.Reason
+		if strings.Contains(said, c.without) {
+			t.Errorf("%s: the reason is %q", c.name, said)
+		}
+		if c.code != "" {
+			if s.Failure.Code == nil || *s.Failure.Code != c.code {
+				t.Fatalf("%s: the failure is %+v", c.name, s.Failure)
+			}
+			said = *s.Failure.Message
+		} else if s.Failure.Code != nil {
+			t.Errorf("%s: the failure's code is %q", c.name, *s.Failure.Code)
+		}
+		if s.State != c.state || !strings.Contains(said, c.says) {
+			t.Errorf("%s: %s, %q; want %s, %q", c.name, s.State, said, c.state, c.says)
+		}
+	}
+}

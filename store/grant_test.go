@@ -432,3 +432,23 @@ func TestWhatIsNoGrantIsNeverOverwrittenByAnAttempt(t *testing.T) {
 		}
 	})
 }
+
+// A configured refresh token whose use brought nothing, as somebody had logged in meanwhile, isn't a new one after that.
+func TestAConfiguredRefreshTokenThatWasUsedInVainIsKnown(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		f := newFixture(t, rdb)
+		at, _ := f.take()
+		if _, err := f.s.AdoptGrant(f.ctx(), env, *grantOf("login")); err != nil {
+			t.Fatal(err)
+		}
+		late := *grantOf("late")
+		late.Label = "seed-1"
+		if err := f.s.KeepGrant(f.ctx(), env, at.Version, late); !errors.Is(err, store.ErrOlder) {
+			t.Errorf("got %v, want ErrOlder", err)
+		}
+		if g := f.read().Grant; !g.HasLabel("seed-1") {
+			t.Errorf("labels %q, want the one that was used", g.Labels)
+		}
+		f.wantRefreshToken("login")
+	})
+}

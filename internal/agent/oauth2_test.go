@@ -249,6 +249,35 @@ func TestAnUpstreamRefusalIsNotTheClients(t *testing.T) {
 	}
 }
 
+// Nothing is wrong with the agent, and it doesn't get better by asking again soon.
+func TestALoginIsNeeded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{
+		environment: manager.Environment{Grant: manager.RefreshToken}, endpoint: mockendpoint.Options{Rotate: true},
+	})
+	s.kit.Endpoint.RevokeFamily(s.kit.RefreshTokens["prod"])
+	for range 2 { // the one who is told by the endpoint, and one who reads it in Redis
+		a := s.unheld(func() reply { return s.get(prod + "/token") })
+		if detail := a.isProblem(503, "login"); !strings.Contains(detail, "a person must log in") {
+			t.Errorf("it isn't said why: %s", detail)
+		}
+		if got := a.header.Get("Retry-After"); got != "30" {
+			t.Errorf("Retry-After %q", got)
+		}
+		a = s.do("POST", endpointPath, grant, own())
+		a.isRefused(503, "temporarily_unavailable")
+		if got := a.header.Get("Retry-After"); got != "30" {
+			t.Errorf("at the token endpoint: Retry-After %q", got)
+		}
+	}
+	eventually(t, "the row says so", func() bool { // once the lease is released
+		row := s.get(prod).fields()
+		failure, _ := row["failure"].(map[string]any)
+		message, _ := failure["message"].(string)
+		return row["state"] == "failing" && strings.Contains(message, "a person must log in")
+	})
+}
+
 func TestGosOwnClient(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, options{environment: manager.Environment{Scopes: []string{"read"}}})

@@ -86,9 +86,10 @@ var (
 	errStopping = errors.New("the agent is stopping")
 )
 
+// For Retry-After, where nobody knows when.
 const (
-	soon       = time.Second      // for Retry-After, where nobody knows when
-	loginAgain = 15 * time.Second // the same, where it takes a person
+	soon       = time.Second
+	loginAfter = 30 * time.Second // a person must log in
 )
 
 // problemOf translates an error of the manager's about env.
@@ -107,9 +108,9 @@ func (a *Agent) problemOf(env string, err error) problem {
 		p.Status, p.Code, p.RetryAfter = http.StatusBadRequest, "life_too_long", 0
 	case errors.Is(err, store.ErrImplausible):
 		p.Status, p.Code, p.RetryAfter = http.StatusBadRequest, "bad_version", 0
-	case errors.As(err, &login): // whose chain has the endpoint's answer, where there is one
+	case errors.As(err, &login):
+		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "login", loginAfter
 		errors.As(err, &p.Failure)
-		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "login", loginAgain
 	case errors.As(err, &p.Failure):
 		p.Status, p.Code, p.RetryAfter = http.StatusServiceUnavailable, "endpoint", max(p.Failure.RetryAfter, soon)
 	case errors.Is(err, errStopping), errors.Is(err, manager.ErrClosed):

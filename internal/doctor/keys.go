@@ -136,6 +136,8 @@ func (e *examination) oddKeys(r *report, keys []foundKey) {
 		switch lasting := k.ttl == -1; {
 		case k.env == "":
 			odd["unknown"] = append(odd["unknown"], k.name)
+		case k.typ != types()[k.kind] && k.kind == "grant":
+			odd["grant"] = append(odd["grant"], k.name)
 		case k.typ != types()[k.kind]:
 			odd["type"] = append(odd["type"], k.name)
 		case lasting && (k.kind == "token" || k.kind == "failure" || k.kind == "lock"):
@@ -157,6 +159,8 @@ func oddity(kind string) (message, mend string) {
 		return "not written by this version of onetoken: another program, or a version to come, uses the namespace", "give it a namespace of its own; remove what nobody uses"
 	case "type":
 		return "of a type that onetoken doesn't write: read as missing, or in a lock's place as taken", "DEL it: nothing is lost"
+	case "grant":
+		return "of a type that onetoken doesn't write: no refresh token is stored over it", "have a person log in (onetoken login), who replaces it; DEL it where that is for nobody"
 	case "lasting":
 		return "without a TTL: such a token is never served, and such a lock counts as taken until a replica gives it a TTL", "DEL it: a new token is fetched"
 	default:
@@ -218,7 +222,9 @@ func (e *examination) records(ctx context.Context, r *report, found map[string]b
 	}
 	view := overview.New(e.store, e.manager)
 	for i, record := range records {
-		e.record(r, view.Row(names[i], record), record)
+		row := view.Row(names[i], record)
+		e.record(r, row, record)
+		e.grant(ctx, r, row, record)
 	}
 	return true
 }
@@ -248,6 +254,35 @@ func (e *examination) record(r *report, row manager.Status, record *store.Record
 	if t := record.Token; t != nil && slices.Contains(e.envs, env) {
 		if margin := e.file.Environments[env].ExpiryMargin; margin > t.Life()/2 {
 			r.warn(GroupConfiguration+".environment", env, fmt.Sprintf("expiry_margin %v is more than half the life of its tokens (%v), and is cut to that", margin, t.Life()), "shorten expiry_margin")
+		}
+	}
+}
+
+// grant looks at what is known of the refresh token.
+func (e *examination) grant(ctx context.Context, r *report, row manager.Status, record *store.Record) {
+	const check = GroupEndpoint + ".login"
+	env := row.Environment
+	logIn := fmt.Sprintf("onetoken login %s, or onetoken grant import %s", env, env)
+	if row.Login != "" {
+		message := "a person must log in: " + row.Login
+		if row.Usable {
+			message += "; the token that there is serves until " + row.ExpiresAt.UTC().Format(time.RFC3339)
+		}
+		r.fail(check, env, message, logIn)
+		return
+	}
+	g := record.Grant
+	if g == nil || g.Version == 0 || e.manager == nil {
+		return
+	}
+	seals, err := e.store.Seals(ctx, env)
+	if err != nil {
+		return // there are no keys here; or Redis is away, which others tell of
+	}
+	for _, s := range seals {
+		if s.Field == "refresh_token" && s.Err != nil {
+			r.fail(check, env, fmt.Sprintf("the refresh token in %s can't be used: %v", e.store.Keys(env).Grant, s.Err),
+				"have all replicas use the keyring with the key that sealed it (sealing.keyring_file); if that is lost, "+logIn)
 		}
 	}
 }

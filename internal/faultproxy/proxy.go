@@ -71,6 +71,7 @@ type Proxy struct {
 	mu    sync.Mutex // guards what follows
 	conns map[*conn]struct{}
 	held  chan struct{} // closed by Release; nil where nothing is held
+	away  bool          // new connections are refused
 	shut  bool
 }
 
@@ -109,6 +110,13 @@ func (p *Proxy) Release() {
 		close(p.held)
 		p.held = nil
 	}
+}
+
+// Refuse has new connections reset, or lets them come again. Those that are there stay.
+func (p *Proxy) Refuse(yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.away = yes
 }
 
 // CutAll resets every connection there is, and returns how many those were.
@@ -171,6 +179,7 @@ func (p *Proxy) serve(client *net.TCPConn) {
 	defer func() { _ = client.Close() }()
 	c := &conn{proxy: p, client: client, gone: make(chan struct{})}
 	if !p.add(c) {
+		_ = client.SetLinger(0)
 		return
 	}
 	defer p.remove(c)
@@ -195,7 +204,7 @@ func (p *Proxy) serve(client *net.TCPConn) {
 func (p *Proxy) add(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.shut {
+	if p.shut || p.away {
 		return false
 	}
 	p.conns[c] = struct{}{}

@@ -282,3 +282,33 @@ func TestWhatIsNoRESPIsCut(t *testing.T) {
 		t.Error("it went through")
 	}
 }
+
+func TestNewConnectionsAreRefused(t *testing.T) {
+	t.Parallel()
+	addr, _ := echo(t)
+	p, err := faultproxy.New(addr, faultproxy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	old := dial(t, p.Addr())
+	if err := exchange(t, old, ping); err != nil {
+		t.Fatal(err)
+	}
+	p.Refuse(true)
+	c, err := net.Dial("tcp", p.Addr())
+	if err == nil {
+		defer func() { _ = c.Close() }()
+		err = exchange(t, c.(*net.TCPConn), ping)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, io.EOF) {
+		t.Errorf("a new connection: %v, want a reset", err)
+	}
+	if err := exchange(t, old, ping); err != nil {
+		t.Errorf("the old connection: %v", err)
+	}
+	p.Refuse(false)
+	if err := exchange(t, dial(t, p.Addr()), ping); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}

@@ -16,6 +16,7 @@ type expectation struct {
 
 	begin    int64         // when the endpoint's calls begin to count
 	calls    int           // most calls since then; 0: any number
+	reuse    bool          // the fault loses an answer of the endpoint: its refresh token may be used again
 	overlap  bool          // the fault takes the lease from one who holds it: two may ask the endpoint at once
 	before   store.Version // what everybody had before the fault
 	quiet    int64         // when the last fault had ended
@@ -62,6 +63,7 @@ var rules = []rule{
 	{"lease", true, expectation.oneHolder},
 	{"overlap", true, expectation.twoAtOnce},
 	{"calls", true, expectation.tooMany},
+	{"once", false, expectation.once},
 	{"needless", false, expectation.needless},
 	{"backoff", false, expectation.backoff},
 	{"deadline", true, expectation.deadline},
@@ -289,6 +291,19 @@ func (x expectation) tooMany(h history, report func(string, ...any)) {
 	n := len(slices.DeleteFunc(calls, func(e event) bool { return e.At < x.begin }))
 	if x.calls > 0 && n > x.calls {
 		report("%d calls of the endpoint, at most %d are needed", n, x.calls)
+	}
+}
+
+// once: a refresh token that has brought a token isn't used again.
+func (x expectation) once(h history, report func(string, ...any)) {
+	spent := map[string]event{}
+	for _, c := range h.of(kindCall) {
+		if first, ok := spent[c.Refresh]; ok && c.Refresh != "" && !x.reuse {
+			report("%s used the refresh token %s, %v after it had brought %s a token", c.Replica, c.Refresh, time.Duration(c.At-first.End), first.Replica)
+		}
+		if c.Digest != "" {
+			spent[c.Refresh] = c
+		}
 	}
 }
 

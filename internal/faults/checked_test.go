@@ -144,6 +144,11 @@ func TestABadHistoryIsFlagged(t *testing.T) {
 			func(x *expectation) { x.calls = 2 },
 		},
 		{"more calls than needed", "calls", adding(event{Kind: kindCall, Replica: "r3", At: at(1900), End: at(1910), Version: issuedAt(1890)}), nil},
+		{"a refresh token that is used twice", "once", changing(func(e *event) {
+			if e.Kind == kindCall {
+				e.Refresh = "the same"
+			}
+		}), nil},
 		{"a call while the token is young", "needless", adding(event{Kind: kindCall, Replica: "r3", At: at(400), End: at(410), Version: issuedAt(390)}), nil},
 		{"a call while the token is young, after an older one was dropped", "needless", adding(
 			event{Kind: kindErased, Replica: "r3", At: at(300), Version: issuedAt(-1)},

@@ -48,6 +48,7 @@ type event struct {
 
 	Version  store.Version `json:"version,omitempty"`
 	Digest   string        `json:"digest,omitempty"`   // of the access token
+	Refresh  string        `json:"refresh,omitempty"`  // of a call: the refresh token that it was made with, as a digest
 	Expires  int64         `json:"expires,omitempty"`  // the token's end, as the replica has it
 	Left     int64         `json:"left,omitempty"`     // its remaining life, as the replica says, nanoseconds
 	Life     int64         `json:"life,omitempty"`     // what the endpoint gave it, nanoseconds
@@ -283,6 +284,9 @@ func (e event) line(names map[store.Version]string) string {
 	}
 	if e.What != "" {
 		s += " " + e.What
+	}
+	if e.Refresh != "" {
+		s += " by the refresh token " + e.Refresh
 	}
 	if e.End != 0 {
 		s += fmt.Sprintf(" for %.3fs", seconds(e.End-e.At))

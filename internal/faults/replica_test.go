@@ -39,7 +39,10 @@ type replicaConfig struct {
 	Redis  string // address of its proxy
 	Token  string // URL of its proxy to the endpoint
 	Policy manager.Policy
-	Every  time.Duration // between two calls of one caller
+
+	RefreshToken string `json:",omitempty"` // the configured one; "": the grant is client_credentials
+
+	Every time.Duration // between two calls of one caller
 }
 
 // callers ask for tokens all the time, each with a deadline of its own.
@@ -55,15 +58,10 @@ func runReplica(raw string) error {
 	rdb := redis.NewClient(redistest.Options(c.Redis))
 	defer func() { _ = rdb.Close() }()
 	m, err := manager.New(manager.Config{
-		Redis:   rdb,
-		Replica: c.Name,
-		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Environments: map[string]manager.Environment{env: {
-			// The same URL for all, since it is a part of the configuration's fingerprint; the transport has the proxy's.
-			TokenURL: "http://127.0.0.1:1/token", ClientID: "client", ClientSecret: manager.NewSecret("secret"),
-			HTTPClient: &http.Client{Transport: &named{name: c.Name, addr: c.Token}},
-			Policy:     c.Policy,
-		}},
+		Redis:        rdb,
+		Replica:      c.Name,
+		Logger:       slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Environments: map[string]manager.Environment{env: c.environment()},
 	})
 	if err != nil {
 		return err
@@ -82,6 +80,20 @@ func runReplica(raw string) error {
 	all.Wait()
 	w.write(event{Kind: kindBye, At: now()})
 	return nil
+}
+
+// environment is what the replica's is configured to be.
+func (c replicaConfig) environment() manager.Environment {
+	e := manager.Environment{
+		// The same URL for all, since it is a part of the configuration's fingerprint; the transport has the proxy's.
+		TokenURL: "http://127.0.0.1:1/token", ClientID: "client", ClientSecret: manager.NewSecret("secret"),
+		HTTPClient: &http.Client{Transport: &named{name: c.Name, addr: c.Token}},
+		Policy:     c.Policy,
+	}
+	if c.RefreshToken != "" {
+		e.Grant, e.RefreshToken = manager.RefreshToken, manager.NewSecret(c.RefreshToken)
+	}
+	return e
 }
 
 // obey does what comes on stdin.
@@ -132,9 +144,12 @@ func errorKind(err error) string {
 	var endpoint *manager.EndpointError
 	var away *manager.RedisError
 	var wait *manager.WaitError
+	var login *manager.LoginError
 	switch {
 	case err == nil:
 		return ""
+	case errors.As(err, &login): // with the endpoint's in its chain, for who was told
+		return "login"
 	case errors.As(err, &endpoint):
 		return "endpoint " + endpoint.Code
 	case errors.As(err, &away):

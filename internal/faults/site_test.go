@@ -48,6 +48,7 @@ type site struct {
 	t        *testing.T
 	redis    *redistest.Server
 	endpoint *mockendpoint.Endpoint
+	login    string     // the first refresh token of a family; "": the grant is client_credentials
 	paused   int64      // since when Redis is; 0: it isn't
 	replicas []*replica // those that were started last under each name
 	proxies  map[string]proxies
@@ -64,9 +65,15 @@ type proxies struct{ redis, endpoint *faultproxy.Proxy }
 // newSite makes a site for n replicas, with an endpoint whose answers to begin with are def. Nobody asks it yet.
 func newSite(t *testing.T, n int, def mockendpoint.Reply) *site {
 	t.Helper()
+	return newSiteWith(t, n, mockendpoint.New(mockendpoint.Options{Default: def}), "")
+}
+
+// newSiteWith makes a site with an endpoint, and for a grant of its own where login isn't "". config is Redis's.
+func newSiteWith(t *testing.T, n int, endpoint *mockendpoint.Endpoint, login string, config ...string) *site {
+	t.Helper()
 	s := &site{
-		recorder: newRecorder(), t: t, redis: redistest.Start(t), proxies: map[string]proxies{}, done: make(chan struct{}),
-		endpoint: mockendpoint.New(mockendpoint.Options{Default: def}),
+		recorder: newRecorder(), t: t, redis: redistest.Start(t, config...), proxies: map[string]proxies{}, done: make(chan struct{}),
+		endpoint: endpoint, login: login,
 	}
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(server.Close)
@@ -119,10 +126,15 @@ func (s *site) watch(all *sync.WaitGroup) {
 
 func (s *site) start(name string) *replica {
 	s.t.Helper()
-	return startReplica(s.t, replicaConfig{
+	return startReplica(s.t, s.config(name), s.add)
+}
+
+// config is what the replica of that name is told.
+func (s *site) config(name string) replicaConfig {
+	return replicaConfig{
 		Name: name, Redis: s.proxies[name].redis.Addr(), Token: s.proxies[name].endpoint.Addr(), Policy: policy,
-		Every: 25 * time.Millisecond,
-	}, s.add)
+		RefreshToken: s.login, Every: 25 * time.Millisecond,
+	}
 }
 
 func (s *site) named(name string) *replica {
@@ -149,6 +161,11 @@ func (s *site) living() []string {
 func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 	e := event{Kind: kindCall, Replica: r.Header.Get(replicaHeader), At: now()}
 	e.Version = s.issuedTo(e.Replica)
+	if err := r.ParseForm(); err == nil { // what was read stays for the endpoint
+		if token := r.PostForm.Get("refresh_token"); token != "" {
+			e.Refresh = digest(token)
+		}
+	}
 	answer := &answer{ResponseWriter: w, status: "no answer"}
 	defer func() { // also after the panic that cuts a connection
 		e.End, e.What = now(), answer.status

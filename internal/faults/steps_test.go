@@ -324,9 +324,14 @@ var convergeWithin = lease + policy.EndpointTimeout + time.Second
 const tries = 3
 
 func testFault(t *testing.T, f fault, p place, cold bool) {
+	tried(t, func() (*site, expectation) { return strike(t, f, p, cold) })
+}
+
+// tried checks the history of a case.
+func tried(t *testing.T, run func() (*site, expectation)) {
 	broken := map[string]int{}
 	for n := 1; n <= tries; n++ {
-		s, x := strike(t, f, p, cold)
+		s, x := run()
 		h := s.history()
 		took, _ := x.converged(h)
 		t.Logf("everybody has one token %v after the fault, %d calls", took, len(h.of(kindCall)))

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -77,9 +78,7 @@ func (a *authority) login(t *testing.T, c registration, settings url.Values) sai
 		"response_type": {"code"}, "client_id": {c.id}, "redirect_uri": {back}, "state": {state},
 		"code_challenge": {oauth2.S256ChallengeFromVerifier(verifier)}, "code_challenge_method": {"S256"},
 	}
-	for name, values := range settings {
-		query[name] = values
-	}
+	maps.Copy(query, settings)
 	browser := a.browser(t)
 	browser.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
 		if req.URL.Path == callbackPath {

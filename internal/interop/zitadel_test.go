@@ -101,15 +101,21 @@ func (z *aZitadel) byHand(t *testing.T) {
 		wrong url.Values // what is then refused
 	}{
 		{
-			"client_credentials", z.machine, url.Values{"grant_type": {"client_credentials"}, "scope": {"openid"}}, "sid1",
+			"client_credentials", z.machine,
+			url.Values{"grant_type": {"client_credentials"}, "scope": {"openid"}},
+			"sid1",
 			url.Values{"grant_type": {"client_credentials"}, "client_id": {"sid1"}, "client_secret": {"wrong"}},
 		},
 		{
-			"jwt_bearer", z.service, url.Values{"grant_type": {jwtBearer}, "scope": {"openid"}, "assertion": {z.assertion(t, z.key, z.issuer)}}, "service",
+			"jwt_bearer", z.service,
+			url.Values{"grant_type": {jwtBearer}, "scope": {"openid"}, "assertion": {z.assertion(t, z.key, z.issuer)}},
+			"service",
 			url.Values{"grant_type": {jwtBearer}, "assertion": {z.assertion(t, newKey(t, "RS256"), z.issuer)}},
 		},
 		{
-			"jwt_bearer, of another audience", z.service, url.Values{"grant_type": {jwtBearer}, "scope": {"openid"}, "assertion": {z.assertion(t, z.key, z.issuer)}}, "service",
+			"jwt_bearer, of another audience", z.service,
+			url.Values{"grant_type": {jwtBearer}, "scope": {"openid"}, "assertion": {z.assertion(t, z.key, z.issuer)}},
+			"service",
 			url.Values{"grant_type": {jwtBearer}, "assertion": {z.assertion(t, z.key, z.metadata.TokenURL)}},
 		},
 		{

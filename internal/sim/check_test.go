@@ -25,7 +25,7 @@ type checker struct {
 }
 
 // stats are what a run consisted of.
-type stats struct{ calls, asks, commands, stored, failures, served int }
+type stats struct{ calls, asks, commands, stored, failures, served, rotations, reuses, logins, logouts int }
 
 // truth is what is known of an environment.
 type truth struct {
@@ -34,6 +34,10 @@ type truth struct {
 	stored   map[store.Version]bool   // whether it ever stood in Redis
 	failures map[store.Version]time.Duration
 	dropped  store.Version // the highest invalidation there ever was
+
+	uses     map[store.Version]*use // of refresh tokens
+	byToken  map[string][]*use
+	personAt time.Duration // when somebody last logged in or out; 0: never
 }
 
 // An issue is a version with its attempt.
@@ -64,9 +68,13 @@ type known struct {
 	lease      string        // with which
 	aloneAt    time.Duration
 	lastError  string
-	needless   string // why its attempt shouldn't have been made
-	tooEarly   string // or not now
-	inPeace    bool   // it got a token after the last fault
+	needless   string        // why its attempt shouldn't have been made
+	tooEarly   string        // or not now
+	login      string        // or only a person may bring a refresh token
+	loginDueAt time.Duration // when it last read that
+	version    store.Version // that was issued to it last
+	issuedAt   time.Duration
+	inPeace    bool // it got a token after the last fault
 }
 
 func newChecker(w *world) *checker {
@@ -74,7 +82,7 @@ func newChecker(w *world) *checker {
 	for _, env := range w.setup.envs {
 		c.envs[env] = &truth{
 			issuedBy: map[store.Version]*issue{}, texts: map[store.Version]string{}, stored: map[store.Version]bool{},
-			failures: map[store.Version]time.Duration{},
+			failures: map[store.Version]time.Duration{}, uses: map[store.Version]*use{}, byToken: map[string][]*use{},
 		}
 	}
 	return c
@@ -84,7 +92,7 @@ func newChecker(w *world) *checker {
 func (c *checker) booted(r *replica) {
 	r.known = map[string]*known{}
 	for _, env := range c.w.setup.envs {
-		r.known[env] = &known{aloneAt: -time.Hour}
+		r.known[env] = &known{aloneAt: -time.Hour, loginDueAt: -time.Hour}
 	}
 }
 
@@ -105,6 +113,7 @@ type state struct {
 	}
 	lock    string
 	lockTTL time.Duration
+	grant   grantState
 }
 
 // look reads Redis from behind.
@@ -146,6 +155,9 @@ func (w *world) look(env string) state {
 	if e := w.redis.at(p + "lock"); e != nil && e.hash == nil {
 		s.lock, s.lockTTL = e.text, ttl("lock")
 	}
+	if w.setup.rotating.uses(env) {
+		s.grant = w.lookAtGrant(env, plausible)
+	}
 	return s
 }
 
@@ -178,6 +190,9 @@ func (c *checker) executed(o *op, reply any, before, after state) {
 			c.w.number(after.token.number), c.w.number(after.dropped))
 	}
 	kind := kindOf(reply)
+	if c.w.setup.rotating.uses(o.about) {
+		c.granted(o, kind, before.grant, after.grant)
+	}
 	switch o.what {
 	case "issue":
 		if kind == "issued" {
@@ -187,8 +202,8 @@ func (c *checker) executed(o *op, reply any, before, after state) {
 		c.put(o, kind, before, after)
 	case "fail":
 		c.failed(o, kind, before, after)
-	case "invalidate":
-		if kind == "dropped" {
+	case "invalidate", "adopt", "forget":
+		if kind == "dropped" || kind == "done" {
 			t.dropped = max(t.dropped, after.dropped)
 			if after.token.version != "" && after.token.number <= after.dropped {
 				c.w.violated("an invalidated token is deleted", "%s is still there", c.w.number(after.token.number))
@@ -240,7 +255,7 @@ func (c *checker) notLongerThanItsLife(o *op, after state) {
 func (c *checker) issued(o *op, reply any, before state) {
 	t, w, r := c.envs[o.about], c.w, o.r
 	v := number(reply.([]any)[1].(string)) //nolint:forcetypeassert // the script's
-	lease := o.args[len(o.args)-3]
+	lease := o.argv()[0]
 	if before.lock != lease {
 		w.violated("a version needs the lease", "%s got %s with %s, but the lock is %q", r.name, w.number(v), lease, before.lock)
 	}
@@ -254,6 +269,11 @@ func (c *checker) issued(o *op, reply any, before state) {
 	k := r.known[o.about]
 	// To be held against it if it asks: whoever wanted the attempt may go before it does.
 	k.needless, k.tooEarly = c.needless(r, o.about, before), c.inBackoff(r, o.about, before)
+	if w.setup.rotating.uses(o.about) {
+		if k.login = c.needsLogin(r, before.grant); k.explicit > 0 && before.grant.reason != "logout" && before.grant.number != 0 {
+			k.login = ""
+		}
+	}
 }
 
 // sooner is how much a reader's end of a token may be before the key's: a read's way, up to a second.
@@ -291,7 +311,7 @@ func (c *checker) inBackoff(r *replica, env string, s state) string {
 	switch {
 	case f.code == "unreachable" && len(strings.Split(f.reporters, ",")) < 3:
 		return ""
-	case f.code == "invalid_client" && w.secretOf(f.number, env) != r.secret+r.config:
+	case (f.code == "invalid_client" || f.code == "invalid_grant") && w.secretOf(f.number, env) != r.secret+r.config:
 		return ""
 	case rest > w.setup.longestBackoff(), w.clockMovedSince(w.now() - 5*time.Second): // it was over when it was read
 		return ""
@@ -318,7 +338,7 @@ func (w *world) secretOf(v store.Version, env string) string {
 
 func (c *checker) put(o *op, kind string, before, after state) {
 	t := c.envs[o.about]
-	v := number(strings.TrimPrefix(o.id, "eval "))
+	v := o.version()
 	if kind == "older" && v >= before.stored && v >= before.token.number {
 		c.w.violated("only a newer token keeps one out", "%s's %s was refused, though %s is the last stored", o.r.name,
 			c.w.number(v), c.w.number(before.stored))
@@ -345,7 +365,7 @@ func (c *checker) put(o *op, kind string, before, after state) {
 }
 
 func (c *checker) failed(o *op, kind string, before, after state) {
-	v := number(strings.TrimPrefix(o.id, "eval "))
+	v := o.version()
 	if kind != "failed" || after.failure.number != v || before.failure.number == v {
 		return
 	}
@@ -395,6 +415,9 @@ func (c *checker) asks(o *op) {
 	} else if k.tooEarly != "" {
 		w.violated("nobody asks within a backoff", "%s asks the endpoint, but when it began %s", o.r.name, k.tooEarly)
 	}
+	if o.token != "" {
+		c.presents(o, k)
+	}
 	under := c.under[:0]
 	for _, a := range c.under {
 		if !a.o.over.Load() {
@@ -428,7 +451,7 @@ func (c *checker) asksAlone(o *op, k *known) {
 
 // excused reports whether something took the lease of a call away, or its replica may do without.
 func (c *checker) excused(a *asked) bool {
-	w, since := c.w, a.o.begun-c.w.setup.policy.Lease-time.Second
+	w, since := c.w, a.o.begun-c.w.setup.lease(a.o.about)-time.Second
 	return isClosed(a.o.p.died) || a.o.r.troubled(since) || w.lostHistorySince(since) || w.clockMovedSince(since)
 }
 
@@ -440,7 +463,7 @@ func (c *checker) delivered(o *op, reply any) {
 		return
 	}
 	switch {
-	case o.what == "read" && len(l) == 8:
+	case o.what == "read" && len(l) >= 8:
 		mark, _ := l[3].([]any)
 		text := func(i int) store.Version { s, _ := mark[i].(string); return number(s) }
 		if len(mark) == 3 {
@@ -449,9 +472,10 @@ func (c *checker) delivered(o *op, reply any) {
 			}
 			k.learnDropped(text(2), o.executed)
 		}
-	case kindOf(reply) == "issued":
-		k.begun, k.lease = true, o.args[len(o.args)-3]
-	case o.what == "invalidate" && kindOf(reply) == "dropped":
+	case o.what == "issue" && kindOf(reply) == "issued":
+		s, _ := l[1].(string)
+		k.begun, k.lease, k.version, k.issuedAt = true, o.argv()[0], number(s), o.executed
+	case o.what == "invalidate" && kindOf(reply) == "dropped", (o.what == "adopt" || o.what == "forget") && kindOf(reply) == "done":
 		v, _ := l[1].(string)
 		k.learnDropped(number(v), o.executed)
 	}
@@ -497,6 +521,8 @@ func (c *checker) begins(call *call) {
 			call.version = k.token.Version
 		}
 		c.w.say("%s: invalidate %s %s", r.name, call.env, c.w.number(call.version))
+	case "login":
+		call.refreshToken = c.w.site.loginAgain()
 	case "token":
 		call.expect = c.expects(r, call.env, k)
 	}
@@ -548,7 +574,7 @@ func (c *checker) answered(call *call) {
 			k.left = 0
 		}
 	}
-	if call.ended > call.deadline {
+	if call.ended > call.deadline+call.grace() {
 		w.violated("a call ends with its ctx", "%s's %s ended %v after its deadline", r.name, call.kind, call.ended-call.deadline)
 	}
 	if call.err != nil {
@@ -623,7 +649,16 @@ func (c *checker) answeredWithError(call *call) {
 	var waited *manager.WaitError
 	var short *manager.LifeError
 	var conflict *manager.ConflictError
+	var login *manager.LoginError
+	var revocation *revokeError
 	switch {
+	case errors.As(call.err, &login):
+		if k := r.known[call.env]; k.loginDueAt < call.begun-10*time.Second && !r.troubled(call.begun-10*time.Second) {
+			w.violated("nobody must log in while a refresh token is good", "%s got %v", r.name, call.err)
+		}
+		w.readLoginError(r)
+	case call.kind == "revoke" && errors.As(call.err, &revocation):
+	case call.byPerson() && errors.Is(call.err, store.ErrOlder):
 	case errors.As(call.err, &failed):
 		if failed.Code == "unreachable" && failed.ReportedBy != r.name && len(strings.Split(failed.ReportedBy, ",")) < 3 {
 			w.violated("one replica's broken way binds nobody else", "%s got %v", r.name, call.err)
@@ -657,7 +692,12 @@ func (c *checker) answeredWithError(call *call) {
 // converged checks what a replica gets long after the last fault, when a token that all must know stood in Redis.
 func (c *checker) converged(call *call, stored state) {
 	w, r := c.w, call.p.r
+	var login *manager.LoginError
 	switch {
+	case w.setup.rotating.uses(call.env) && errors.As(call.err, &login):
+		if !c.loginDue(r) {
+			w.violated("all converge", "%s gets no token for %s after %v of peace: %v", r.name, call.env, w.setup.convergence(), call.err)
+		}
 	case w.setup.oldConfigs > 0:
 		// Two configurations replace each other's tokens, more and more rarely.
 		if !r.known[call.env].inPeace {
@@ -700,4 +740,8 @@ func (s *stats) add(o stats) {
 	s.stored += o.stored
 	s.failures += o.failures
 	s.served += o.served
+	s.rotations += o.rotations
+	s.reuses += o.reuses
+	s.logins += o.logins
+	s.logouts += o.logouts
 }

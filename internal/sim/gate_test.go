@@ -33,7 +33,7 @@ const slowIsTrouble = 200 * time.Millisecond
 
 // admit decides what becomes of an operation that has come to the gate.
 func (r *replica) admit(o *op) {
-	if o.what == "endpoint" {
+	if o.what == "endpoint" || o.what == "revoke" {
 		r.w.site.admit(o)
 		return
 	}

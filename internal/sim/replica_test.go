@@ -109,10 +109,17 @@ func (r *replica) boot() {
 		}))
 	}
 	for _, env := range r.w.setup.envs {
-		c.Environments[env] = manager.Environment{
+		e := manager.Environment{
 			ClientID: "client", ClientSecret: manager.NewSecret(r.secret), SourceID: r.config, Policy: r.w.setup.policy,
-			Source: manager.SourceFunc(func(ctx context.Context) (*manager.Reply, error) { return p.ask(ctx, env) }),
+			Source: manager.SourceFunc(func(ctx context.Context) (*manager.Reply, error) { return p.ask(ctx, env, "") }),
 		}
+		if r.w.setup.rotating.uses(env) {
+			e.Grant, e.Source = manager.RefreshToken, refresher{p, env}
+			if seed := r.seed(); seed != "" {
+				e.RefreshToken = manager.NewSecret(seed)
+			}
+		}
+		c.Environments[env] = e
 	}
 	m, err := manager.New(c)
 	if err != nil {
@@ -168,7 +175,7 @@ func (r *replica) act() {
 type call struct {
 	id        int
 	p         *process
-	kind      string // "token", "longer", "refresh", "invalidate", "request"
+	kind      string // "token", "longer", "refresh", "invalidate", "request"; a person's: "login", "logout", "revoke"
 	env       string
 	begun     time.Duration
 	deadline  time.Duration
@@ -182,6 +189,19 @@ type call struct {
 	err       error
 	expect    *expectation
 	settled   bool // the scheduler knows that it has ended
+
+	refreshToken string // of a login
+}
+
+// byPerson reports whether it is a person's.
+func (c *call) byPerson() bool { return c.kind == "login" || c.kind == "logout" || c.kind == "revoke" }
+
+// grace is for how long a call may go on after its deadline: a logout that has begun is finished.
+func (c *call) grace() time.Duration {
+	if c.byPerson() {
+		return 5 * time.Second
+	}
+	return 0
 }
 
 // start makes a call in a goroutine of its own, as a worker's would be.
@@ -190,7 +210,7 @@ func (r *replica) start(kind, env string, patience time.Duration) *call {
 	c := &call{id: r.calls, p: p, kind: kind, env: env, begun: r.w.now(), deadline: r.w.now() + patience}
 	r.calls++
 	r.w.check.begins(c)
-	r.w.at(c.deadline+1, func() { r.w.check.mustHaveEnded(c) })
+	r.w.at(c.deadline+c.grace()+1, func() { r.w.check.mustHaveEnded(c) })
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -203,6 +223,12 @@ func (r *replica) start(kind, env string, patience time.Duration) *call {
 			c.token, c.err = p.manager.Refresh(ctx, env)
 		case "invalidate":
 			c.version, c.err = p.manager.Invalidate(ctx, env, c.version)
+		case "login":
+			_, c.err = p.manager.ImportGrant(ctx, env, manager.NewSecret(c.refreshToken), 0)
+		case "logout":
+			_, c.err = p.manager.Logout(ctx, env, nil)
+		case "revoke":
+			_, c.err = p.manager.Logout(ctx, env, func(ctx context.Context, refreshToken manager.Secret) error { return p.revoke(ctx, env, refreshToken) })
 		case "request":
 			c.err = p.request(ctx, env)
 		}
@@ -365,10 +391,18 @@ func name(args []string) (what, about, id string) {
 			what = "read"
 		case n == 4 && strings.HasSuffix(args[3], ":mark"):
 			what = "fail"
+		case n == 4 && (strings.HasSuffix(args[len(args)-1], "forget") || len(rest) > 4 && rest[4] == "adopt"):
+			what = rest[4]
 		case n == 4:
 			what = "put"
+		case n == 3:
+			what = "next"
 		case n == 2:
 			what = "invalidate"
+		case strings.HasSuffix(key, ":grant"):
+			if what = "keep"; len(rest) == 1 {
+				what = "settle"
+			}
 		case len(rest) == 1:
 			what = "release"
 		case strings.Contains(rest[0], "|"):
@@ -376,7 +410,8 @@ func name(args []string) (what, about, id string) {
 		default:
 			what = "heal"
 		}
-		if what == "put" || what == "fail" {
+		switch what {
+		case "put", "fail", "keep", "settle", "adopt", "forget":
 			id += rest[0]
 		}
 	case "set":

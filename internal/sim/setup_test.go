@@ -26,6 +26,7 @@ type setup struct {
 	gap         time.Duration // between a worker's calls, at most
 	patience    time.Duration // of a call, at most
 	mix         mix
+	rotating    rotating
 	faults      []fault
 	without     map[int]bool // faults to leave out
 	log         bool         // the managers' logs in the trace
@@ -132,6 +133,9 @@ func (s *setup) storm(rng *rand.Rand) {
 // convergence is how long after the last fault every replica must have a token, and the same one.
 func (s *setup) convergence() time.Duration {
 	d := s.longestBackoff() + s.policy.Lease + s.policy.EndpointTimeout + 45*time.Second
+	if s.rotating.env != "" {
+		d += s.takenFor()
+	}
 	if s.oldConfigs > 0 {
 		d += 3 * time.Minute // the longest pause before a token of another configuration is replaced, and its life
 	}
@@ -143,7 +147,13 @@ func (s *setup) longestBackoff() time.Duration {
 }
 
 // closeLimit is how long Close may take: a request that was sent, its write twice, a release during a renewal.
-func (s *setup) closeLimit() time.Duration { return s.policy.EndpointTimeout + 8*time.Second }
+func (s *setup) closeLimit() time.Duration {
+	d := s.policy.EndpointTimeout + 8*time.Second
+	if s.rotating.env != "" {
+		d += 7 * time.Second // a refresh token that nobody else has
+	}
+	return d
+}
 
 // text is a setup for people, with the faults that struck until an instant.
 func (s *setup) text(until time.Duration) string {
@@ -152,6 +162,10 @@ func (s *setup) text(until time.Duration) string {
 		s.oldConfigs, s.oldSecrets, s.length, s.convergence())
 	fmt.Fprintf(&b, "  lives %v, lease %v, endpoint %v–%v with time-out %v, calls every %v with patience %v\n  weather %+v\n", s.mood.life,
 		s.policy.Lease, s.mood.fastest, s.mood.slowest, s.policy.EndpointTimeout, s.gap, s.patience, s.weather)
+	if x := s.rotating; x.env != "" {
+		fmt.Fprintf(&b, "  %s has refresh tokens (%s), %d configured (%d replicas have the older), people %v, somebody logs in after %v\n", x.env,
+			x.kind, x.seeded, x.oldSeeds, x.people, x.relogin)
+	}
 	for i, f := range s.faults {
 		if !s.without[i] && f.at <= until {
 			fmt.Fprintf(&b, "  fault %d at %v: %s\n", i, f.at, f.text)
@@ -362,6 +376,7 @@ func redisEmpty(_ *rand.Rand, _ *setup) (string, func(*world)) {
 	return text, func(w *world) {
 		w.strikes(text)
 		w.loseHistory()
+		w.grantLostAt = w.now()
 		w.redis.restart(map[string]*entry{})
 		w.cutAll()
 	}
@@ -379,6 +394,7 @@ func redisOld(rng *rand.Rand, _ *setup) (string, func(*world)) {
 			}
 			w.strikes(text)
 			w.loseHistory()
+			w.grantLostAt = w.now()
 			w.redis.restart(kept)
 			w.cutAll()
 		})
@@ -540,6 +556,7 @@ func (w *world) heal() {
 	w.site.mood = w.setup.mood
 	w.site.mood.lost, w.site.mood.slowest = 0, min(w.site.mood.slowest, time.Second)
 	w.down, w.redis.readOnly = up, false
+	w.site.traps = nil
 	for _, r := range w.fleet {
 		r.toRedis, r.toSite, r.deaf = link{}, link{}, false
 		r.pausedUntil = min(r.pausedUntil, w.now())

@@ -26,13 +26,18 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-func TestEveryRuleHoldsInEverySeed(t *testing.T) {
+func TestEveryRuleHoldsInEverySeed(t *testing.T) { everyRuleHolds(t, newSetup) }
+
+func TestEveryRuleHoldsWhereRefreshTokensRotate(t *testing.T) { everyRuleHolds(t, newRotatingSetup) }
+
+func everyRuleHolds(t *testing.T, draw func(seed uint64) setup) {
+	t.Helper()
 	var virtual time.Duration
 	var sum stats
 	for i := range *seeds {
 		seed := *first + uint64(i)
 		ok := t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-			s := newSetup(seed)
+			s := draw(seed)
 			s.log = *logs
 			res := run(t, s)
 			virtual += res.virtual

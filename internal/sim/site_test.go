@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +23,11 @@ type site struct {
 	mu      sync.Mutex // guards what follows, which requests look at, too
 	tokens  map[string]*issued
 	current map[string]*issued // by environment and configuration
+
+	// The scheduler's.
+	refreshTokens map[string]*refreshToken
+	logins        int
+	traps         []func(*op) // each strikes once, when a refresh token is accepted
 }
 
 // A mood is how the endpoint answers.
@@ -49,16 +55,23 @@ type issued struct {
 }
 
 func newSite(w *world) *site {
-	return &site{w: w, mood: w.setup.mood, tokens: map[string]*issued{}, current: map[string]*issued{}}
+	s := &site{
+		w: w, mood: w.setup.mood, tokens: map[string]*issued{}, current: map[string]*issued{}, refreshTokens: map[string]*refreshToken{},
+	}
+	for _, seed := range []string{"seed-old", "seed-new"} {
+		s.login(seed, seed)
+	}
+	return s
 }
 
 // now is the site's clock.
 func (s *site) now() time.Duration { return s.w.now() + s.ahead }
 
-// ask is the token source of an environment.
-func (p *process) ask(ctx context.Context, env string) (*manager.Reply, error) {
+// ask is the token source of an environment. refreshToken is empty where none is used.
+func (p *process) ask(ctx context.Context, env, refreshToken string) (*manager.Reply, error) {
 	deadline, _ := ctx.Deadline()
 	o := p.newOp("endpoint", env, "")
+	o.token = refreshToken
 	switch v := p.wait(o, time.Until(deadline)+time.Hour, ctx.Done()).(type) {
 	case *manager.Reply:
 		return v, nil
@@ -81,7 +94,11 @@ func (s *site) admit(o *op) {
 	if o.over.Load() || isClosed(o.p.died) {
 		return
 	}
-	w.say("%s → endpoint %s", r.name, o.about)
+	if o.what == "revoke" {
+		s.admitRevocation(o)
+		return
+	}
+	w.say("%s", strings.TrimSpace(fmt.Sprintf("%s → endpoint %s %s", r.name, o.about, o.token)))
 	w.check.asks(o)
 	switch {
 	case r.toSite.refused:
@@ -102,7 +119,7 @@ func (s *site) admit(o *op) {
 func (s *site) serve(o *op, rest time.Duration) {
 	w := s.w
 	answer := s.answer(o)
-	lost := o.r.toSite.mute || o.rng.Float64() < s.mood.lost
+	lost := o.r.toSite.mute || o.rng.Float64() < s.mood.lost || o.use != nil && o.use.unanswered
 	w.in(rest, func() { s.deliver(o, answer, lost) })
 }
 
@@ -113,11 +130,14 @@ func (s *site) deliver(o *op, answer any, lost bool) {
 	case o.r.pausedUntil > w.now():
 		w.at(o.r.pausedUntil, func() { s.deliver(o, answer, lost) })
 	case o.over.Load():
+		s.undelivered(o)
 		w.say("endpoint → %s: too late", o.r.name)
 	case lost || answer == nil:
+		s.undelivered(o)
 		w.say("endpoint → %s: no answer", o.r.name)
 	default:
 		w.say("endpoint → %s: %s", o.r.name, describeAnswer(answer))
+		s.delivered(o, answer)
 		o.answer(answer)
 	}
 }
@@ -134,7 +154,7 @@ func (s *site) answer(o *op) any {
 	m := s.mood
 	switch {
 	case m.hangs:
-		return nil
+		return s.silent(o)
 	case o.r.secret == "old" && s.w.setup.oldRefused:
 		return &endpoint.Error{Code: "invalid_client", Status: 401}
 	case m.status != 0:
@@ -142,13 +162,21 @@ func (s *site) answer(o *op) any {
 		if code == "" {
 			code = fmt.Sprint("http_", m.status)
 		}
-		return &endpoint.Error{Code: code, Status: m.status, RetryAfter: m.retryAfter}
+		return s.fails(o, &endpoint.Error{Code: code, Status: m.status, RetryAfter: m.retryAfter})
 	case m.bad:
-		return &endpoint.Error{Code: endpoint.CodeBadReply, Status: 200, Message: "no token in it"}
+		return s.garbled(o)
+	}
+	next := ""
+	if o.token != "" {
+		var refused error
+		if next, refused = s.refreshes(o); refused != nil {
+			return refused
+		}
 	}
 	t := s.give(o.about, o.r.config, o.rng)
 	return &manager.Reply{
 		AccessToken: manager.NewSecret(t.text), TokenType: "Bearer", ExpiresIn: (t.end - s.now()).Truncate(time.Second),
+		RefreshToken: manager.NewSecret(next),
 	}
 }
 

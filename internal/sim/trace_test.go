@@ -79,10 +79,10 @@ func (w *world) describe(o *op, reply any, after state) string {
 	case "read":
 		return text + ": " + w.stateText(after)
 	case "issue":
-		if l, ok := reply.([]any); ok && len(l) == 3 {
+		if l, ok := reply.([]any); ok && len(l) >= 3 {
 			return text + ": " + w.number(l[1])
 		}
-	case "put", "fail":
+	case "put", "fail", "keep", "settle", "adopt", "forget":
 		version, _, _ := strings.Cut(strings.TrimPrefix(o.id, "eval "), " ")
 		text += " " + w.number(version)
 	}
@@ -121,6 +121,17 @@ func (w *world) stateText(s state) string {
 	}
 	if s.failure.version != "" {
 		parts = append(parts, fmt.Sprintf("failure %s %s until %v", w.number(s.failure.version), s.failure.code, s.failure.retryAt.Sub(w.start)))
+	}
+	if g := s.grant; g.kind != "" {
+		text := fmt.Sprintf("grant %s %s", w.number(g.number), g.text)
+		if g.taken != 0 {
+			holder, _, _ := strings.Cut(g.takenBy, "|")
+			text += fmt.Sprintf(" taken by %s's %s until %v", holder, w.number(g.taken), g.takenUntil.Sub(w.start))
+		}
+		if g.refused != 0 {
+			text += " refused (" + g.reason + ")"
+		}
+		parts = append(parts, text)
 	}
 	if s.lock != "" {
 		holder, _, _ := strings.Cut(s.lock, "|")

@@ -31,6 +31,8 @@ type world struct {
 
 	history       int // how often Redis has lost some
 	historyLostAt time.Duration
+	grantLostAt   time.Duration // when it last lost what it knew of a refresh token; 0: never
+	loggingIn     bool          // somebody is about to
 	downSince     time.Duration // when Redis's last trouble was
 	awakeAt       time.Duration // until then a token may be served that has ended while its machine slept
 	clockMoves    []move        // of Redis's clock
@@ -95,6 +97,8 @@ type op struct {
 	executed time.Duration // when Redis did it
 	over     atomic.Bool   // the replica no longer waits
 	rng      *rand.Rand
+	token    string // the refresh token, of a request with one
+	use      *use
 }
 
 // answer ends the wait. Only the first answer counts.
@@ -255,6 +259,7 @@ func (w *world) live() {
 	for _, r := range w.fleet {
 		w.in(upTo(r.rng, w.setup.startSpread+100*time.Millisecond), r.boot) // never two at one instant: that would be the runtime's choice
 	}
+	w.visits()
 	for i, f := range w.setup.faults {
 		if !w.setup.without[i] {
 			w.at(f.at, func() { f.strike(w) })
@@ -314,7 +319,11 @@ func (w *world) end() {
 		}
 		w.run(w.now()+time.Hour, closed) // what is left then is for the bubble to complain about
 	}
-	w.run(w.now()+2*time.Second, make(chan struct{})) // an invalidation is its caller's: Close doesn't wait for it
+	rest := 2 * time.Second // an invalidation is its caller's: Close doesn't wait for it
+	if w.setup.rotating.env != "" {
+		rest = 30 * time.Second // nor for a person's call; and what was killed holds what it can't write for a while
+	}
+	w.run(w.now()+rest, make(chan struct{}))
 	w.settled()
 	if !w.stop {
 		w.check.ended()

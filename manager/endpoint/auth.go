@@ -111,7 +111,7 @@ func (c *Client) assertion(tokenURL string) (string, error) {
 			claims[name] = value
 		}
 	}
-	return k.sign(stamp(claims, a.Life))
+	return k.sign(stamp(claims, a.Life), nil)
 }
 
 // clientAssertionLife is short: an assertion is used at once.
@@ -154,7 +154,11 @@ func (c *Client) clientAssertion(tokenURL string) (string, error) {
 	if audience == "" {
 		audience = tokenURL
 	}
-	return current(c, c.key).sign(stamp(map[string]any{"iss": id, "sub": id, "aud": audience}, clientAssertionLife))
+	var cert *certificate
+	if c.cert != nil {
+		cert = current(c, c.cert)
+	}
+	return current(c, c.key).sign(stamp(map[string]any{"iss": id, "sub": id, "aud": audience}, clientAssertionLife), cert)
 }
 
 func (c *Client) clientSecret() string {

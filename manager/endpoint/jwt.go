@@ -6,8 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	_ "crypto/sha256" // for crypto.SHA256
+	"crypto/sha256"
 	_ "crypto/sha512"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -57,9 +58,23 @@ func defaultAlgorithm(s crypto.Signer) string {
 	return ""
 }
 
-// sign returns a JWT of the claims (RFC 7519), as a JWS in compact serialization (RFC 7515 §7.1).
-func (k *key) sign(claims map[string]any) (string, error) {
+// isOf reports whether a certificate is the key's, and not that of another for the connection alone.
+func (k *key) isOf(cert *certificate) bool {
+	public, ok := k.signer.Public().(interface {
+		Equal(other crypto.PublicKey) bool
+	})
+	leaf, err := x509.ParseCertificate(cert.pair.Certificate[0])
+	return ok && err == nil && public.Equal(leaf.PublicKey)
+}
+
+// sign returns a JWT of the claims (RFC 7519), as a JWS in compact serialization (RFC 7515 §7.1). A certificate of the key, which
+// may be nil, is named by its thumbprint (§4.1.8).
+func (k *key) sign(claims map[string]any, cert *certificate) (string, error) {
 	header := map[string]any{"alg": k.algorithm, "typ": "JWT"}
+	if cert != nil && k.isOf(cert) {
+		thumbprint := sha256.Sum256(cert.pair.Certificate[0])
+		header["x5t#S256"] = base64.RawURLEncoding.EncodeToString(thumbprint[:])
+	}
 	if k.id != "" {
 		header["kid"] = k.id
 	}

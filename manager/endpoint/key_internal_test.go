@@ -51,7 +51,7 @@ func FuzzKey(f *testing.F) {
 		if algorithm != "" && k.algorithm != algorithm {
 			t.Errorf("algorithm %q; want %q", k.algorithm, algorithm)
 		}
-		signed, err := k.sign(map[string]any{"a": "b"})
+		signed, err := k.sign(map[string]any{"a": "b"}, nil)
 		if err != nil {
 			t.Fatalf("a key that passes doesn't sign: %v", err)
 		}

@@ -329,3 +329,24 @@ func TestBadKeysAreErrorsThatNameSettingAndFile(t *testing.T) {
 const allAlgorithms = "ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512"
 
 var p256Other = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+
+func TestAnAssertionNamesItsKeysCertificate(t *testing.T) {
+	own, other := identify(t, "own", -time.Hour, time.Hour, nil), identify(t, "other", -time.Hour, time.Hour, nil)
+	thumbprint := sha256.Sum256(own.cert.Raw)
+	for _, c := range []struct {
+		name string
+		cert identity
+		want any
+	}{
+		{"the key's", own, base64.RawURLEncoding.EncodeToString(thumbprint[:])},
+		{"another, for the connection", other, nil},
+	} {
+		r := capture(t, func(cfg *endpoint.Config) {
+			withKey(cfg, file(t, own.keyPEM()))
+			cfg.ClientCertFile, cfg.ClientKeyFile = file(t, c.cert.certPEM()), file(t, c.cert.keyPEM())
+		})
+		if got := verify(t, r.form.Get("client_assertion"), "ES256", own.key.Public()).header["x5t#S256"]; got != c.want {
+			t.Errorf("%s: x5t#S256 is %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -33,6 +33,7 @@ local function keep_grant(key, v, sealed, client, label, life)
   if t ~= 'hash' and t ~= 'none' then return 'unreadable' end
   local g = redis.call('HMGET', key, 'version', 'seed')
   if version(g[1]) > v then
+    redis.call('HSET', key, 'seed', with_label(g[2] or '', label)) -- it was used, though nothing came of it
     settle_grant(key, v)
     return 'older'
   end
