@@ -276,8 +276,8 @@ func (a *attempt) noteGrant(err error) {
 		return
 	}
 	a.grantKept = true
-	if _, ok := errors.AsType[*store.UnreadableError](err); ok {
-		a.log.Error("the new refresh token can't be stored: something else stands in its place", "error", err)
+	if _, ok := errors.AsType[*store.UnreadableError](err); ok || a.grant.Lost {
+		a.log.Error("the new refresh token can't be stored, and is lost: something else stands in its place", "outcome", "grant_lost", "error", err)
 	}
 }
 

@@ -60,7 +60,7 @@ func TestCallersLearnThatARefreshTokenCanNotBeWritten(t *testing.T) {
 		if _, err := answer(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(30 * time.Second)
+		<-time.After(30 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		start := time.Now()
@@ -72,7 +72,7 @@ func TestCallersLearnThatARefreshTokenCanNotBeWritten(t *testing.T) {
 			t.Errorf("%d calls, want 1", n)
 		}
 		full = false
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if _, err := k.Manager.Token(t.Context(), managertest.Environment); err != nil {
 			t.Error(err)
 		}
@@ -106,7 +106,7 @@ func TestARefusedRefreshTokenIsTriedOnceMoreForAllWhoAskForIt(t *testing.T) {
 			if n := k.Endpoint.Calls() - calls; n != round+1 {
 				t.Errorf("round %d: %d calls, want one for each round", round, n)
 			}
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
 	})
 }
@@ -145,7 +145,7 @@ func TestAGrantThatDoesNotOpenIsLeftAloneThoughANewOneIsConfigured(t *testing.T)
 			if _, ok := errors.AsType[*manager.LoginError](err); !ok {
 				t.Fatalf("%v, want a LoginError", err)
 			}
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 		}
 		if takes > 5 {
 			t.Errorf("it was taken %d times in a minute", takes)

@@ -95,11 +95,9 @@ func (s *Store) IssueWithGrant(ctx context.Context, env, lockValue string, seen 
 	}
 	u := &Use{version: text(reply, 4)}
 	if sealed := text(reply, 3); sealed != "" {
-		opened, err := s.codec.Decrypt([]byte(sealed), s.associatedData(env, fieldRefreshToken, u.version))
+		opened, err := s.open(env, fieldRefreshToken, u.version, sealed)
 		if err == nil {
 			err = CheckRefreshToken(string(opened))
-		} else {
-			err = errors.New("refresh_token doesn't open with the configured keys")
 		}
 		if err != nil {
 			return at, u, &UnreadableError{Key: s.Keys(env).Grant, Reason: err.Error()}
@@ -128,6 +126,8 @@ type NewGrant struct {
 	Label        string        // of the configured one that was used for it, "" where none was
 	Life         time.Duration // 0: without a known end
 	SameLife     bool          // it is the old one: its end is what it was
+
+	Lost bool // set by [Store.PutWithGrant]: something that is no grant stands in its place, and it isn't stored
 }
 
 // grantArgs are the arguments of keep_grant.

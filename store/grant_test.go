@@ -426,8 +426,9 @@ func TestWhatIsNoGrantIsNeverOverwrittenByAnAttempt(t *testing.T) {
 		if err := f.s.KeepGrant(f.ctx(), env, at.Version, *grantOf("tok")); err == nil || f.rdb.LLen(f.ctx(), f.keys.Grant).Val() != 1 {
 			t.Errorf("kept over a list: %v", err)
 		}
-		if _, err := f.s.PutWithGrant(f.ctx(), env, at, time.Hour, newToken("tok"), grantOf("tok")); err != nil {
-			t.Errorf("its token: %v, want it stored all the same", err)
+		g := grantOf("tok")
+		if _, err := f.s.PutWithGrant(f.ctx(), env, at, time.Hour, newToken("tok"), g); err != nil || !g.Lost {
+			t.Errorf("its token: %v, want it stored all the same; the grant is said to be lost: %v", err, g.Lost)
 		}
 	})
 }

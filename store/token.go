@@ -255,6 +255,9 @@ func (s *Store) PutWithGrant(ctx context.Context, env string, at Issue, life tim
 	if err != nil {
 		return 0, err
 	}
+	if g != nil && text(reply, 2) == "unreadable" {
+		g.Lost = true
+	}
 	switch answer := text(reply, 0); answer {
 	case "stored":
 		return time.Duration(number(reply, 1)) * time.Millisecond, nil
