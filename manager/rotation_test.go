@@ -68,7 +68,9 @@ func holding(t *testing.T, k *managertest.Kit, r mockendpoint.Reply) (answer fun
 		tok, err := k.Managers[0].Refresh(ctx, managertest.Environment)
 		results <- result{tok, err}
 	}()
-	if err := k.Endpoint.Await(t.Context(), calls+1); err != nil {
+	ended, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := k.Endpoint.Await(ended, calls+1); err != nil {
 		t.Fatal(err)
 	}
 	return func() (*manager.Token, error) {
@@ -460,11 +462,13 @@ func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err == nil {
 			t.Fatal("a token with a refresh token that was revoked")
 		}
+		settle()
 		gate := make(chan struct{})
 		k.Endpoint.Push(mockendpoint.Reply{Error: "invalid_grant", Gate: gate})
 		calls := k.Endpoint.Calls()
 		errs := make(chan error, 2)
-		ctx := t.Context()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
 		for i, m := range k.Managers {
 			go func() {
 				_, err := m.Refresh(ctx, managertest.Environment)
