@@ -454,6 +454,7 @@ func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err == nil {
 			t.Fatal("a token with a refresh token that was revoked")
 		}
+		time.Sleep(time.Minute) // a refusal from before a refresh is no answer to it
 		gate := make(chan struct{})
 		k.Endpoint.Push(mockendpoint.Reply{Error: "invalid_grant", Gate: gate})
 		calls := k.Endpoint.Calls()
