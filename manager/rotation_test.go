@@ -450,8 +450,11 @@ func TestALogoutThatLosesRedisSaysSo(t *testing.T) {
 func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, _ := wired(t, 2)
+		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err != nil {
+			t.Fatal(err)
+		}
 		k.Endpoint.RevokeFamily(k.RefreshTokens[managertest.Environment])
-		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err == nil {
+		if _, err := k.Managers[0].Refresh(t.Context(), managertest.Environment); err == nil {
 			t.Fatal("a token with a refresh token that was revoked")
 		}
 		time.Sleep(time.Minute) // a refusal from before a refresh is no answer to it
