@@ -412,11 +412,15 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 // record writes the failure, and runs the write again where its outcome isn't known.
 func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Duration) (*store.Failure, time.Time, error) {
 	keep := 2 * a.env.policy.longestOf(f.Code)
-	if a.use != nil {
-		a.use.Refused = f.Code == grantRefused
+	use := a.use
+	if use != nil {
+		use.Refused = f.Code == grantRefused
+	}
+	if a.grant != nil && !a.grantKept { // its outcome is the new one, which isn't there yet
+		use = nil
 	}
 	for n := 1; ; n++ {
-		recorded, now, err := a.env.m.store.FailWithGrant(ctx, a.env.name, f, backoff, keep, a.use)
+		recorded, now, err := a.env.m.store.FailWithGrant(ctx, a.env.name, f, backoff, keep, use)
 		if isUnknown(err) {
 			a.env.storeFailed(ctx, err)
 		}

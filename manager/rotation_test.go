@@ -20,12 +20,14 @@ import (
 type cable struct {
 	cut       atomic.Bool
 	noRenewal atomic.Bool
+	noKeeping atomic.Bool // of a refresh token without an access token
 }
 
 func (c *cable) tap(cmd redis.Cmder) error {
 	args := cmd.Args()
 	renews := strings.HasPrefix(cmd.Name(), "eval") && len(args) == 6 && strings.HasSuffix(args[3].(string), ":lock")
-	if c.cut.Load() || renews && c.noRenewal.Load() {
+	keeps := strings.HasPrefix(cmd.Name(), "eval") && strings.HasSuffix(args[3].(string), ":grant")
+	if c.cut.Load() || keeps && c.noKeeping.Load() || renews && c.noRenewal.Load() {
 		return errors.New("i/o timeout")
 	}
 	return nil
@@ -491,6 +493,41 @@ func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 				t.Errorf("got %T: %v, want a LoginError", err, err)
 			}
 		}
+	})
+}
+
+// The failure is told at once; that the old refresh token may be used is told by the write of the new one.
+func TestAFailureFreesNoRefreshTokenWhoseSuccessorIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, cables := wired(t, 2)
+		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err != nil {
+			t.Fatal(err)
+		}
+		cables[0].noKeeping.Store(true)
+		k.Endpoint.Push(mockendpoint.Reply{AccessToken: "line\nbreak"})
+		if _, err := k.Managers[0].Refresh(t.Context(), managertest.Environment); err == nil {
+			t.Fatal("a token of a reply that has none")
+		}
+		type result struct {
+			token *manager.Token
+			err   error
+		}
+		other := make(chan result, 1)
+		ctx := t.Context()
+		calls := k.Endpoint.Calls()
+		go func() {
+			tok, err := k.Managers[1].Refresh(ctx, managertest.Environment)
+			other <- result{tok, err}
+		}()
+		<-time.After(20 * time.Second) // the backoff is over
+		if n := k.Endpoint.Calls() - calls; n != 0 {
+			t.Errorf("%d calls while the new refresh token isn't written", n)
+		}
+		cables[0].noKeeping.Store(false)
+		if got := <-other; got.err != nil {
+			t.Error(got.err)
+		}
+		wantNoReuse(t, k)
 	})
 }
 

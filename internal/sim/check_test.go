@@ -74,6 +74,7 @@ type known struct {
 	loginDueAt time.Duration // when it last read that
 	version    store.Version // that was issued to it last
 	issuedAt   time.Duration
+	renewedAt  time.Duration
 	inPeace    bool // it got a token after the last fault
 }
 
@@ -458,6 +459,9 @@ func (c *checker) excused(a *asked) bool {
 // delivered notes what a replica knows from a reply on.
 func (c *checker) delivered(o *op, reply any) {
 	k := o.r.known[o.about]
+	if n, _ := reply.(int64); o.what == "renew" && n == 1 && k != nil {
+		k.renewedAt = o.executed
+	}
 	l, ok := reply.([]any)
 	if k == nil || !ok {
 		return

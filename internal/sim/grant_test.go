@@ -106,7 +106,7 @@ func (c *checker) presents(o *op, k *known) {
 	t.uses[u.version] = u
 	for _, first := range t.byToken[o.token] {
 		switch {
-		case first.settled != 0, w.grantLostSince(first.issued), w.clockMovedSince(first.issued):
+		case first.settled != 0, w.grantLostSince(first.issued), w.clockMovedSince(first.issued), c.seedOvertaken(o.token, o.about, first.issued):
 		case first.o.p == o.p && first.next != "" && first.delivered != 0:
 			w.violated("who holds a newer refresh token doesn't use the old one", "%s presents %s again, and has %s", o.r.name, o.token, first.next)
 		case first.o.p != o.p && u.issued < first.until:
@@ -115,9 +115,18 @@ func (c *checker) presents(o *op, k *known) {
 		}
 	}
 	t.byToken[o.token] = append(t.byToken[o.token], u)
+	if k.renewedAt < k.issuedAt {
+		w.violated("a refresh token is sent under a lease that was just renewed", "%s presents %s", o.r.name, o.token)
+	}
 	if k.login != "" {
 		w.violated("nobody asks where a person must log in", "%s presents %s, but when it began %s", o.r.name, o.token, k.login)
 	}
+}
+
+// seedOvertaken reports whether somebody has logged in while a configured refresh token was in use: the login's is free, and
+// with it, in a rolling deploy, one that is configured elsewhere.
+func (c *checker) seedOvertaken(token, env string, since time.Duration) bool {
+	return strings.HasPrefix(token, "seed-") && !strings.Contains(token[5:], "-") && c.envs[env].personAt >= since
 }
 
 // reused checks whether there is an excuse for the second use of a refresh token, which ends its family.
@@ -129,7 +138,7 @@ func (c *checker) reused(t *refreshToken, second *use) {
 	case first.lost, first.unanswered, first.delivered == 0 && first.o.over.Load(): // the answer was, or it came too late
 	case second.o.over.Load(): // it got to the endpoint when it had been given up, and may be after another
 	case isClosed(first.o.p.died):
-	case w.grantLostSince(since), w.clockMovedSince(since):
+	case w.grantLostSince(since), w.clockMovedSince(since), c.seedOvertaken(t.text, second.o.about, since):
 	case second.issued < first.issued && first.issued >= second.until: // its sender was stopped for so long
 	case (first.settled == 0 || first.settled > second.issued) && second.issued >= first.until:
 		// Its holder couldn't write for so long; that it did as soon as it could is a rule of its own.
@@ -175,6 +184,9 @@ func (c *checker) granted(o *op, kind string, before, after grantState) {
 	settles := o.what == "keep" || o.what == "settle" || o.what == "put" || o.what == "fail" && o.argv()[7] != ""
 	if settles && kind != "" {
 		c.settled(o, v)
+		if v != 0 && after.taken == v {
+			w.violated("who has an outcome frees the refresh token", "%s's %s of %s left it taken", o.r.name, o, w.number(v))
+		}
 	}
 	if after.number < before.number {
 		w.violated("the grant doesn't go back", "%s's %s: %s → %s", o.r.name, o, w.number(before.number), w.number(after.number))

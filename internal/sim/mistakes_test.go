@@ -21,6 +21,7 @@ type mistake struct {
 	old, new string // a text that stands there once, and what is put in its place
 	andAt    string // a second change in the same file: old text
 	andNew   string
+	rotates  bool // it is looked for where refresh tokens rotate
 }
 
 var allMistakes = []mistake{
@@ -68,6 +69,23 @@ var allMistakes = []mistake{
 	{from: 60, name: "who needs a token for longer asks as often as he likes", file: "manager/life.go", old: "left > most {", new: "left > t.Life() {"},
 	{name: "a wait doesn't end with its ctx", file: "manager/flight.go", old: "		case <-ctx.Done():\n			return f.giveUp", new: "		case <-make(chan int):\n			return f.giveUp"},
 	{from: 58, name: "who goes alone goes as often as he likes", file: "manager/alone.go", old: "const aloneEvery = 10 * time.Second", new: "const aloneEvery = time.Millisecond"},
+
+	{rotates: true, name: "a refresh token isn't taken", file: "store/lua/issue.lua", old: "redis.call('HSET', KEYS[5], 'taken',", new: "redis.call('HSET', KEYS[5], 'took',"},
+	{rotates: true, name: "who has taken a refresh token is nobody's business", file: "manager/decide.go", old: "case v.grant.takenFor(r) > 0:", new: "case v.grant.takenFor(r) > 0 && v.sent < 0:"},
+	{rotates: true, name: "a grant is written only with its token", file: "store/lua/put.lua", old: "if ARGV[last + 1] then", new: "if ARGV[last + 1] and v > read_mark(KEYS[2]).dropped then"},
+	{
+		rotates: true, name: "a late grant overwrites", file: "store/lua/grants.lua", old: "if version(g[1]) > v then", new: "if false then",
+		andAt: "if version(g[1]) < v then", andNew: "if version(g[1]) ~= v then",
+	},
+	{rotates: true, name: "the lease isn't renewed before a refresh token is sent", file: "manager/attempt.go", old: "	if a.use == nil {\n		return false, false", new: "	if a.use != nil || a.lease == nil {\n		return false, false"},
+	{rotates: true, name: "a failure leaves the refresh token taken", file: "store/lua/fail.lua", old: "  settle_grant(KEYS[4], v)\n", new: ""},
+	{rotates: true, name: "a failure frees a refresh token whose successor isn't written", file: "manager/attempt.go", old: "if a.grant != nil && !a.grantKept {", new: "if a.grant != nil && a.env == nil {"},
+	{rotates: true, name: "a late write ends with the token's life", file: "manager/attempt.go", old: "		end = never\n", new: "		end += 0\n"},
+	{rotates: true, name: "a configured refresh token is always new", file: "manager/grant.go", old: `return v.label != "" && !g.HasLabel(v.label)`, new: `return v.label != "" && g != nil`},
+	{rotates: true, name: "a login ignores an attempt under way", file: "store/lua/adopt.lua", old: " or version(g[2]) > v then", new: " then"},
+	{rotates: true, name: "what was refused isn't compared with what is there", file: "store/lua/fail.lua", old: "if (g[1] or '') ~= ARGV[9] or ARGV[10] ~= '' and (g[1] or '') ~= '' then", new: "if false then"},
+	{rotates: true, name: "who must log in asks on", file: "manager/decide.go", old: `case login != "" && !(`, new: `case login != "" && v.sent < 0 && !(`},
+	{rotates: true, name: "a logout ignores a use under way", file: "manager/grant.go", old: "if revoke != nil && e.grantInUse(r) {", new: "if revoke == nil && e.grantInUse(r) {"},
 }
 
 // TestEachMistakeIsFound is the test of the test: a simulation that finds nothing proves nothing.
@@ -128,7 +146,11 @@ func (m mistake) try(t *testing.T, root string) (what string, found bool) {
 		t.Fatalf("the code doesn't build with the mistake: %v\n%s", err, out)
 	}
 	const n = 200
-	out, err := exec.CommandContext(t.Context(), program, "-test.run", "TestEveryRuleHoldsInEverySeed", "-first", strconv.Itoa(max(m.from, 1)),
+	rules := "TestEveryRuleHoldsInEverySeed"
+	if m.rotates {
+		rules = "TestEveryRuleHoldsWhereRefreshTokensRotate"
+	}
+	out, err := exec.CommandContext(t.Context(), program, "-test.run", rules, "-first", strconv.Itoa(max(m.from, 1)),
 		"-seeds", strconv.Itoa(n), "-trail", "8", "-shrink=false").CombinedOutput()
 	if err == nil {
 		return strconv.Itoa(n) + " seeds broke no rule", false
