@@ -51,14 +51,14 @@ func (s *site) loginAgain() string {
 	return s.login(name, fmt.Sprint("rt-", s.logins, "-0"))
 }
 
-var invalidGrant = &endpoint.Error{Code: "invalid_grant", Status: 400}
+var errInvalidGrant = &endpoint.Error{Code: "invalid_grant", Status: 400}
 
 // refreshes decides on a use of a refresh token: what speaks against it is returned; else, which one is good from then on: ""
 // where that is still the same.
 func (s *site) refreshes(o *op) (next string, refused error) {
 	w, t := s.w, s.refreshTokens[o.token]
 	if t == nil || t.family.ended != "" {
-		return "", invalidGrant
+		return "", errInvalidGrant
 	}
 	f, u := t.family, o.use
 	kind := w.setup.rotating.kind
@@ -66,7 +66,7 @@ func (s *site) refreshes(o *op) (next string, refused error) {
 		f.ended = "a second use of " + t.text
 		w.say("    … a second use of %s: %s is over", t.text, f.name)
 		w.check.reused(t, u)
-		return "", invalidGrant
+		return "", errInvalidGrant
 	}
 	u.accepted = w.now()
 	if t.spent == nil || kind == constant {
@@ -130,7 +130,7 @@ func (s *site) garbled(o *op) any {
 
 // delivered notes that an answer has arrived.
 func (s *site) delivered(o *op, answer any) {
-	if answer == invalidGrant {
+	if answer == errInvalidGrant {
 		o.r.known[o.about].loginDueAt = s.w.now()
 	}
 	if u := o.use; u != nil {

@@ -36,7 +36,7 @@ type grantState struct {
 	labels            string
 	takenUntil        time.Time
 	implausible       bool // its version is
-	refusedBy, client string
+	refusedBy         string
 }
 
 // lookAtGrant reads the grant from behind.
