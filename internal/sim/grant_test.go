@@ -27,16 +27,16 @@ type use struct {
 
 // A grantState is what stands in Redis of a refresh token.
 type grantState struct {
-	kind              string // "", "hash", or that which isn't ours
-	version, text     string
-	number            store.Version
-	taken, refused    store.Version
-	takenBy           string
-	reason            string
-	labels            string
-	takenUntil        time.Time
-	implausible       bool // its version is
-	refusedBy         string
+	kind           string // "", "hash", or that which isn't ours
+	version, text  string
+	number         store.Version
+	taken, refused store.Version
+	takenBy        string
+	reason         string
+	labels         string
+	takenUntil     time.Time
+	implausible    bool // its version is
+	refusedBy      string
 }
 
 // lookAtGrant reads the grant from behind.
