@@ -51,7 +51,8 @@ const (
 	stepAcquire               // try the lease
 )
 
-// A decision is a step with, for stepWait, how long at most; why a person must log in, for stepLogin and, where one must, stepFail.
+// A decision is a step with, for stepWait, how long at most; for stepLogin and, where one must, for stepFail, why a person must
+// log in.
 type decision struct {
 	step   step
 	pause  time.Duration

@@ -241,3 +241,14 @@ func TestConflictIsForgottenAfterTwoMinutes(t *testing.T) {
 		t.Errorf("replaced again an hour later: %+v; want %+v", got, want)
 	}
 }
+
+// Who waits for somebody else's explicit refresh with a refused refresh token learns what helps, too.
+func TestAFailureThatBindsSaysThatAPersonMustLogIn(t *testing.T) {
+	r := recordOf(noToken, failed("http_503"))
+	r.Grant = &store.Grant{Version: 90, Refused: 101, Reason: "invalid_grant", Client: "client"}
+	v := view{record: r, explicit: true, policy: defaulted(t, Policy{}), grant: grantView{used: true, client: "client"}}
+	got := decide(v)
+	if want := (decision{step: stepFail, reason: v.grant.needsLogin(r.Grant)}); got != want || got.reason == "" {
+		t.Errorf("got %+v, want %+v, with a reason", got, want)
+	}
+}

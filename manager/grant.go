@@ -374,9 +374,10 @@ func (m *Manager) ImportGrant(ctx context.Context, env string, refreshToken Secr
 
 // Logout takes the environment's refresh token away from the fleet, hands it to revoke (where that isn't nil) to end it at the
 // endpoint, and forgets it and all tokens, everywhere. A configured refresh token isn't used any more either. It waits for a
-// refresh that is under way and, where revoke isn't nil, for the outcome of a refresh token's use, as others do. Where revoke fails, its error is returned and nothing has changed. found is false where there was no
-// refresh token. Other errors: as for [Manager.ImportGrant]; a *[WaitError] with ctx's cause; a *[LoginError] where what stands
-// there can't be read, and so can't be revoked.
+// refresh that is under way and, where revoke isn't nil, for the outcome of a refresh token's use, as others do. Where revoke
+// fails, its error is returned and nothing has changed. found is false where there was no refresh token. Other errors: as for
+// [Manager.ImportGrant]; a *[WaitError] with ctx's cause; a *[LoginError] where what stands there can't be read, and so can't
+// be revoked.
 func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx context.Context, refreshToken Secret) error) (found bool, err error) {
 	e, err := m.grantee(env)
 	if err != nil {

@@ -456,6 +456,7 @@ func TestALogoutThatLosesRedisSaysSo(t *testing.T) {
 	})
 }
 
+<<<<<<< HEAD
 // Who waits for somebody else's explicit refresh with a refused refresh token learns what helps, too.
 func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -496,6 +497,8 @@ func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 	})
 }
 
+=======
+>>>>>>> w/sim
 // The failure is told at once; that the old refresh token may be used is told by the write of the new one.
 func TestAFailureFreesNoRefreshTokenWhoseSuccessorIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -529,9 +532,4 @@ func TestAFailureFreesNoRefreshTokenWhoseSuccessorIsNotWritten(t *testing.T) {
 		}
 		wantNoReuse(t, k)
 	})
-}
-
-func isLoginError(err error) bool {
-	_, ok := errors.AsType[*manager.LoginError](err)
-	return ok
 }

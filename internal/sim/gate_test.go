@@ -53,6 +53,9 @@ func (r *replica) admit(o *op) {
 		return
 	}
 	d := w.weather.way(o.rng) + r.toRedis.slow
+	if o.what == "adopt" && !w.peace { // so that an attempt comes between its version and its write
+		d += upTo(o.rng, 700*time.Millisecond)
+	}
 	if d > slowIsTrouble {
 		r.trouble()
 	}

@@ -72,20 +72,19 @@ var allMistakes = []mistake{
 
 	{rotates: true, name: "a refresh token isn't taken", file: "store/lua/issue.lua", old: "redis.call('HSET', KEYS[5], 'taken',", new: "redis.call('HSET', KEYS[5], 'took',"},
 	{rotates: true, name: "who has taken a refresh token is nobody's business", file: "manager/decide.go", old: "case v.grant.takenFor(r) > 0:", new: "case v.grant.takenFor(r) > 0 && v.sent < 0:"},
-	{rotates: true, name: "a grant is written only with its token", file: "store/lua/put.lua", old: "if ARGV[last + 1] then", new: "if ARGV[last + 1] and v > read_mark(KEYS[2]).dropped then"},
+	{from: 12, rotates: true, name: "a grant is written only with its token", file: "store/lua/put.lua", old: "if ARGV[last + 1] then", new: "if ARGV[last + 1] and v > read_mark(KEYS[2]).dropped then"},
 	{
-		rotates: true, name: "a late grant overwrites", file: "store/lua/grants.lua", old: "if version(g[1]) > v then", new: "if false then",
+		from: 7, rotates: true, name: "a late grant overwrites", file: "store/lua/grants.lua", old: "if version(g[1]) > v then", new: "if false then",
 		andAt: "if version(g[1]) < v then", andNew: "if version(g[1]) ~= v then",
 	},
 	{rotates: true, name: "the lease isn't renewed before a refresh token is sent", file: "manager/attempt.go", old: "	if a.use == nil {\n		return false, false", new: "	if a.use != nil || a.lease == nil {\n		return false, false"},
 	{rotates: true, name: "a failure leaves the refresh token taken", file: "store/lua/fail.lua", old: "  settle_grant(KEYS[4], v)\n", new: ""},
-	{rotates: true, name: "a failure frees a refresh token whose successor isn't written", file: "manager/attempt.go", old: "if a.grant != nil && !a.grantKept {", new: "if a.grant != nil && a.env == nil {"},
-	{rotates: true, name: "a late write ends with the token's life", file: "manager/attempt.go", old: "		end = never\n", new: "		end += 0\n"},
+	{from: 1228, rotates: true, name: "a failure frees a refresh token whose successor isn't written", file: "manager/attempt.go", old: "if a.grant != nil && !a.grantKept {", new: "if a.grant != nil && a.env == nil {"},
+	{from: 10, rotates: true, name: "a late write ends with the token's life", file: "manager/attempt.go", old: "		end = never\n", new: "		end += 0\n"},
 	{rotates: true, name: "a configured refresh token is always new", file: "manager/grant.go", old: `return v.label != "" && !g.HasLabel(v.label)`, new: `return v.label != "" && g != nil`},
-	{rotates: true, name: "a login ignores an attempt under way", file: "store/lua/adopt.lua", old: " or version(g[2]) > v then", new: " then"},
-	{rotates: true, name: "what was refused isn't compared with what is there", file: "store/lua/fail.lua", old: "if (g[1] or '') ~= ARGV[9] or ARGV[10] ~= '' and (g[1] or '') ~= '' then", new: "if false then"},
-	{rotates: true, name: "who must log in asks on", file: "manager/decide.go", old: `case login != "" && !(`, new: `case login != "" && v.sent < 0 && !(`},
-	{rotates: true, name: "a logout ignores a use under way", file: "manager/grant.go", old: "if revoke != nil && e.grantInUse(r) {", new: "if revoke == nil && e.grantInUse(r) {"},
+	{from: 18, rotates: true, name: "a login ignores an attempt under way", file: "store/lua/adopt.lua", old: " or version(g[2]) > v then", new: " then"},
+	{from: 65, rotates: true, name: "what was refused isn't compared with what is there", file: "store/lua/fail.lua", old: "if (g[1] or '') ~= ARGV[9] or ARGV[10] ~= '' and (g[1] or '') ~= '' then", new: "if false then"},
+	{from: 9, rotates: true, name: "who must log in asks on", file: "manager/decide.go", old: `case login != "" && !(`, new: `case login != "" && v.sent < 0 && !(`},
 }
 
 // TestEachMistakeIsFound is the test of the test: a simulation that finds nothing proves nothing.

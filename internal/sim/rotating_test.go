@@ -213,7 +213,7 @@ func (w *world) visit(v visit) {
 	}
 }
 
-// read has somebody log in who reads that he must, unless he is about to.
+// readLoginError has somebody log in who reads that he must, unless somebody is about to.
 func (w *world) readLoginError(r *replica) {
 	x := w.setup.rotating
 	if x.relogin == 0 || w.loggingIn || w.now() > w.setup.length+10*time.Second {

@@ -199,6 +199,9 @@ func (w *world) settled() {
 
 // say adds a line to the trace.
 func (w *world) say(format string, args ...any) {
+	if w.stop {
+		return // what follows a broken rule is no part of it
+	}
 	w.trace.add(w.now(), fmt.Sprintf(format, args...))
 }
 

@@ -1,7 +1,8 @@
 -- What the scripts about grants share; it is put before each of them, after common.lua.
 -- A grant is a hash. 'version' is that of the write that brought its refresh token: '' where there is none. 'taken' is the
 -- version of the attempt that uses it, until its outcome is known: '' where none does. 'refused' is the version of the
--- attempt that was told it is no good any more, or of the logout. 'adopted' is that of the last write of a person's. Fields are emptied rather than deleted.
+-- attempt that was told it is no good any more, or of the logout. 'adopted' is that of the last write of a person's. Fields are
+-- emptied rather than deleted.
 
 -- What must not have changed since a reader decided by it.
 local function grant_state(key)
