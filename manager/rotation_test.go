@@ -456,7 +456,6 @@ func TestALogoutThatLosesRedisSaysSo(t *testing.T) {
 	})
 }
 
-<<<<<<< HEAD
 // Who waits for somebody else's explicit refresh with a refused refresh token learns what helps, too.
 func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -497,8 +496,6 @@ func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
 	})
 }
 
-=======
->>>>>>> w/sim
 // The failure is told at once; that the old refresh token may be used is told by the write of the new one.
 func TestAFailureFreesNoRefreshTokenWhoseSuccessorIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
