@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -43,12 +44,12 @@ func TestAGrantThatIsLostDuringItsUseDoesNotBringBackTheSeed(t *testing.T) {
 // A refresh token that can't be written keeps its replica from the endpoint, and its callers learn why.
 func TestCallersLearnThatARefreshTokenCanNotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		full := false
+		var full atomic.Bool
 		o := rotating()
 		o.Config = func(_ int, c *manager.Config) {
 			c.Redis.AddHook(tap(func(cmd redis.Cmder) error {
 				args := cmd.Args()
-				if full && strings.HasPrefix(cmd.Name(), "eval") && len(args) > 3 && args[2] == 4 { // put
+				if full.Load() && strings.HasPrefix(cmd.Name(), "eval") && len(args) > 3 && args[2] == 4 { // put
 					return errors.New("OOM command not allowed when used memory > 'maxmemory'.")
 				}
 				return nil
@@ -56,7 +57,7 @@ func TestCallersLearnThatARefreshTokenCanNotBeWritten(t *testing.T) {
 		}
 		k := managertest.New(t, o)
 		answer := holding(t, k, mockendpoint.Reply{ExpiresIn: 20})
-		full = true
+		full.Store(true)
 		if _, err := answer(); err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +72,7 @@ func TestCallersLearnThatARefreshTokenCanNotBeWritten(t *testing.T) {
 		if n := k.Endpoint.Calls(); n != 1 {
 			t.Errorf("%d calls, want 1", n)
 		}
-		full = false
+		full.Store(false)
 		<-time.After(10 * time.Second)
 		if _, err := k.Manager.Token(t.Context(), managertest.Environment); err != nil {
 			t.Error(err)

@@ -456,46 +456,6 @@ func TestALogoutThatLosesRedisSaysSo(t *testing.T) {
 	})
 }
 
-// Who waits for somebody else's explicit refresh with a refused refresh token learns what helps, too.
-func TestWhoWaitsForARefusalIsToldToLogIn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k, _ := wired(t, 2)
-		if _, err := k.Managers[0].Token(t.Context(), managertest.Environment); err != nil {
-			t.Fatal(err)
-		}
-		settle()
-		k.Endpoint.RevokeFamily(k.RefreshTokens[managertest.Environment])
-		if _, err := k.Managers[0].Refresh(t.Context(), managertest.Environment); !isLoginError(err) {
-			t.Fatalf("got %v with a refresh token that was revoked, want a LoginError", err)
-		}
-		settle()
-		gate := make(chan struct{})
-		k.Endpoint.Push(mockendpoint.Reply{Error: "invalid_grant", Gate: gate})
-		calls := k.Endpoint.Calls()
-		errs := make(chan error, 2)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		for i, m := range k.Managers {
-			go func() {
-				_, err := m.Refresh(ctx, managertest.Environment)
-				errs <- err
-			}()
-			if i == 0 {
-				if err := k.Endpoint.Await(ctx, calls+1); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		synctest.Wait()
-		close(gate)
-		for range k.Managers {
-			if err := <-errs; !isLoginError(err) {
-				t.Errorf("got %T: %v, want a LoginError", err, err)
-			}
-		}
-	})
-}
-
 // The failure is told at once; that the old refresh token may be used is told by the write of the new one.
 func TestAFailureFreesNoRefreshTokenWhoseSuccessorIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
