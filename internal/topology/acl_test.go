@@ -210,7 +210,8 @@ func TestClusterRights(t *testing.T) {
 	m := c.migrate(env, c.nodes[from], c.nodes[(from+1)%3])
 	m.begin()
 	rdb := newClient(t, o)
-	// With all four keys in one place scripts are run, wherever that is.
+	// With all five keys in one place scripts are run, wherever that is.
+	must(t, rdb.HSet(t.Context(), "onetoken:{prod}:grant", "version", "").Err())
 	must(t, rdb.Set(t.Context(), "onetoken:{prod}:lock", "somebody|x", time.Minute).Err())
 	m.move(m.keys()...)
 	status, err := f.managers[0].Status(t.Context(), env)
