@@ -7,6 +7,9 @@ FUZZTIME ?= 500x
 # Of the simulation: how many runs, and the seed of the first.
 SEEDS ?= 300
 FIRST ?= 1
+# Of the mistakes: into how many parts they are divided, and which part is tried.
+OF ?= 1
+PART ?= 0
 # Of a release. Where git doesn't know them, say VERSION=v1.2.3 SOURCE_DATE_EPOCH=1700000000.
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 VERSION ?= $(shell git describe --tags --always --dirty)
@@ -22,7 +25,7 @@ help:
 	@echo 'make bench   the benchmarks'
 	@echo 'make fuzz    the fuzz targets, FUZZTIME=$(FUZZTIME) each'
 	@echo 'make sim     a simulated fleet with faults, SEEDS=$(SEEDS) runs from seed FIRST=$(FIRST) on'
-	@echo 'make mistakes  the simulation must find each of two dozen mistakes made on purpose'
+	@echo 'make mistakes  the simulation must find each of three dozen mistakes made on purpose; a part: OF=3 PART=0'
 	@echo 'make model   the model of the protocol, checked with spin'
 	@echo 'make build   bin/onetoken and bin/worker'
 	@echo 'make release dist/: an archive for each of PLATFORMS, VERSION from git, and SHA256SUMS'
@@ -79,7 +82,7 @@ sim:
 	for pid in $$pids; do wait $$pid || failed=1; grep -av '=== \|--- PASS' $$t.$$p; p=$$((p + 1)); done; exit $$failed
 
 mistakes:
-	$(GO) test -timeout 30m ./internal/sim -run Mistake -mistakes -v -parallel 2
+	$(GO) test -timeout 30m ./internal/sim -run Mistake -mistakes -of $(OF) -part $(PART) -v -parallel 2
 
 model:
 	@docs/model/check
