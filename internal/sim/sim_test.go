@@ -30,7 +30,7 @@ func TestEveryRuleHoldsInEverySeed(t *testing.T) { everyRuleHolds(t, *seeds, new
 
 // Of many seeds it takes half: that is rotations enough.
 func TestEveryRuleHoldsWhereRefreshTokensRotate(t *testing.T) {
-	everyRuleHolds(t, max(*seeds/2, min(*seeds, 30)), newRotatingSetup)
+	everyRuleHolds(t, max(*seeds/2, min(*seeds, 15)), newRotatingSetup)
 }
 
 func everyRuleHolds(t *testing.T, n int, draw func(seed uint64) setup) {
