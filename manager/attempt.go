@@ -398,14 +398,14 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	if local || err != nil || endpoint.IsRefusal(f.Code) { // nobody else knows, or may not for long
 		e.holdBack(answer, f.Attempt)
 	}
+	var end error = answer
 	if a.use != nil {
 		a.over()
+		if a.use.Refused {
+			end = e.loginError("the refresh token was refused ("+f.Code+")", answer)
+		}
 	}
-	if a.use != nil && isRefusedGrant(failed) {
-		a.flight.fail(e.loginError("the refresh token was refused ("+f.Code+")", answer), f.Version, backoff)
-		return true
-	}
-	a.flight.fail(answer, f.Version, backoff)
+	a.flight.fail(end, f.Version, backoff)
 	return true
 }
 

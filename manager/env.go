@@ -53,7 +53,8 @@ type Env struct {
 
 	// Where a refresh token is used.
 	takenOver   string // lock value of an attempt that is over, though Redis may not know
-	closedGrant string // version of a grant that doesn't open here, "" where none is known
+	closedGrant string // version of a grant that doesn't open here
+	closedUntil time.Duration
 
 	unwritten      int           // writes under way of a refresh token that nobody else has
 	unwrittenSince time.Duration // when the first of them began

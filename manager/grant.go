@@ -10,7 +10,6 @@ import (
 	"github.com/onetoken/onetoken/internal/digest"
 	"github.com/onetoken/onetoken/internal/jitter"
 	"github.com/onetoken/onetoken/lock"
-	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -56,7 +55,7 @@ type grantView struct {
 	client string // digest of the client that it must have been given to
 	over   string // lock value of an attempt of this replica that is over, though Redis may not know
 	held   bool   // this replica has a newer one that it couldn't write yet
-	closed string // state of a grant that doesn't open here, "" where none is known
+	closed string // version of a grant that doesn't open here, "" where none is known
 }
 
 // seeds reports whether the configured refresh token is the one to use: where there is no grant, or it is a new one.
@@ -130,9 +129,11 @@ func (e *Env) grantViewLocked(seed Secret) grantView {
 	if e.rotating == nil {
 		return grantView{}
 	}
-	return grantView{
-		used: true, label: seedLabel(seed), client: e.client, over: e.takenOver, held: e.unwritten > 0, closed: e.closedGrant,
+	v := grantView{used: true, label: seedLabel(seed), client: e.client, over: e.takenOver, held: e.unwritten > 0}
+	if e.m.now() < e.closedUntil {
+		v.closed = e.closedGrant
 	}
+	return v
 }
 
 // seed is the configured refresh token.
@@ -197,28 +198,15 @@ func (a *attempt) unreadable(reason *store.UnreadableError) {
 	a.ends(outcomeFailed, grantRefused)
 	e.mu.Lock()
 	if a.use != nil { // it doesn't open; what isn't a grant at all is seen before it is taken
-		e.closedGrant = a.seen.Grant.Version.String()
-		e.m.spawn(func() { e.reopen() })
+		e.closedGrant, e.closedUntil = a.seen.Grant.Version.String(), e.m.now()+reopenAfter
 	}
 	e.mu.Unlock()
 	a.log.Error("the stored refresh token can't be used", "outcome", outcomeFailed, "error", reason)
-	a.flight.fail(&LoginError{Environment: e.name, Reason: reason.Error(), Err: reason}, 0, learnt)
+	a.flight.fail(e.loginError(reason.Error(), reason), 0, learnt)
 }
 
-// reopenAfter is when a grant that didn't open is tried again: its key may have been configured meanwhile.
+// reopenAfter is how long a grant that didn't open is left alone: its key may be configured meanwhile.
 const reopenAfter = 15 * time.Second
-
-func (e *Env) reopen() {
-	timer := time.NewTimer(reopenAfter)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-e.m.done:
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.closedGrant = ""
-}
 
 // source is what the attempt asks.
 func (a *attempt) source() Source {
@@ -346,9 +334,6 @@ func (e *Env) loginReason(r *store.Record) string {
 	return e.grantViewLocked(seed).needsLogin(r.Grant)
 }
 
-// errNoRefreshTokens is for environments that use none.
-var errNoRefreshTokens = errors.New("its grant is not refresh_token")
-
 // ImportGrant makes refreshToken, which lives for expiresIn (0: without a known end), the one that the fleet uses, in place of
 // whatever stands there. Tokens that were issued before are dropped, everywhere, and a failure is forgotten. It returns the
 // grant's version. Errors: an *[UnknownEnvironmentError]; a *[ConfigError] where the environment's grant isn't refresh_token;
@@ -469,7 +454,7 @@ func (e *Env) logout(ctx context.Context, lease *lock.Lease, r *store.Record, re
 func (m *Manager) grantee(name string) (*Env, error) {
 	e, err := m.Env(name)
 	if err == nil && e.rotating == nil {
-		return nil, &ConfigError{Environment: name, Err: fmt.Errorf("grant: %w", errNoRefreshTokens)}
+		return nil, &ConfigError{Environment: name, Err: errors.New("grant: its grant is not refresh_token")}
 	}
 	return e, err
 }
@@ -490,7 +475,7 @@ func (e *Env) grantFailed(ctx context.Context, err error) error {
 func (e *Env) forget(v Version) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.answer, e.local, e.closedGrant = nil, local{}, ""
+	e.answer, e.local, e.closedUntil = nil, local{}, 0
 	e.noteBackoff(0)
 	e.behindAt.Store(0)
 	e.dropLocked(v)
@@ -505,9 +490,6 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	}
 }
-
-// isRefusedGrant reports whether a refresh token was refused for good.
-func isRefusedGrant(failed *endpoint.Error) bool { return failed.Code == grantRefused }
 
 // grantRefused is RFC 6749 §5.2's code of a refresh token that is no good any more.
 const grantRefused = "invalid_grant"
