@@ -107,9 +107,13 @@ func (l *listener) call(t *Token) {
 
 // leave takes the listener out of those who hear.
 func (l *listener) leave() {
+	l.env.mu.Lock()
+	defer l.env.mu.Unlock()
+	l.leaveLocked()
+}
+
+func (l *listener) leaveLocked() {
 	e := l.env
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if _, listens := e.listeners[l]; !listens {
 		return
 	}
