@@ -406,6 +406,9 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 			end = e.loginError("the refresh token was refused ("+f.Code+")", answer)
 		}
 	}
+	if endpoint.IsRefusal(f.Code) {
+		e.lookUpAgain()
+	}
 	a.flight.fail(end, f.Version, backoff)
 	return true
 }

@@ -116,13 +116,24 @@ func (e *Env) looked(ctx context.Context, r *store.Record, sent time.Duration, e
 		e.observe(r, sent)
 	}
 	e.mu.Lock()
-	again, calm := e.look.again, e.look.calm
+	l := e.look
 	e.look = look{}
+	switch {
+	case l.again || err == nil:
+		e.failedLooks = 0
+	case e.failedLooks < maxFailedLooks && e.m.subscribed.Load():
+		e.failedLooks++
+		l.again, l.calm = true, true
+	}
 	e.mu.Unlock()
-	if again {
-		e.lookAt(calm)
+	if l.again {
+		e.lookAt(l.calm)
 	}
 }
+
+// maxFailedLooks is how often a read that failed is tried again, while events arrive. Where they don't, all is read when
+// they do.
+const maxFailedLooks = 3
 
 // A look is how far an environment is with a read behind its callers.
 type look struct {

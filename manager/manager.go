@@ -56,6 +56,7 @@ type Manager struct {
 	subscribed atomic.Bool            // whether events arrive
 	outage     outage                 // of all calls of Redis
 	looks      looks                  // reads that nobody waits for
+	warming    warming                // refreshes that nobody waits for
 
 	subscribedAt atomic.Int64 // the instant since when events arrive or don't
 
@@ -93,7 +94,7 @@ func New(c Config) (*Manager, error) {
 		asking:    make(chan struct{}, maxLookups),
 		lookups:   map[string]*lookup{},
 	}
-	m.looks.m = m
+	m.looks.m, m.warming.m = m, m
 	if m.wall == nil {
 		m.wall = time.Now
 	}

@@ -2,8 +2,10 @@ package manager
 
 import (
 	"context"
+	"sync"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/jitter"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -88,6 +90,7 @@ func (m *Manager) tick(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	next := 0
+	m.keepWarm()
 	for {
 		select {
 		case <-ctx.Done():
@@ -146,17 +149,91 @@ func (m *Manager) sweep(next int) int {
 
 // keepWarm refreshes what is configured so, or has listeners, without being asked for the token.
 func (m *Manager) keepWarm() {
+	var due []*Env
 	now := m.now()
 	for _, e := range m.envs.all() {
-		if e.conf().policy.KeepWarm || e.listening.Load() > 0 {
-			e.warm(now)
+		if (e.conf().policy.KeepWarm || e.listening.Load() > 0) && e.isDue(now) {
+			due = append(due, e)
 		}
 	}
+	// In an order of its own: a fleet that starts shares the work, instead of waiting for one and the same at a time.
+	jitter.Shuffle(due)
+	m.warming.add(due)
 }
 
 // warm starts a flight behind nobody, where the token is due.
 func (e *Env) warm(now time.Duration) {
-	if s := e.snap.Load(); s == nil || !s.suspect && now >= s.quietUntil {
-		e.refreshBehind(s, now)
+	if e.isDue(now) {
+		e.refreshBehind(e.snap.Load(), now)
+	}
+}
+
+// isDue reports whether the token is to be fetched, or refreshed behind its users.
+func (e *Env) isDue(now time.Duration) bool {
+	s := e.snap.Load()
+	return (s == nil || !s.suspect && now >= s.refreshAt) && int64(now) >= e.behindAt.Load()
+}
+
+// warming is what is to be refreshed without being asked for: thousands of environments at a start, but not all at once.
+type warming struct {
+	m *Manager
+
+	mu      sync.Mutex // guards what follows
+	due     []*Env
+	workers int
+}
+
+const (
+	maxWarming = 32 // that are refreshed at once
+	// warmingTakes is how long the next one waits for one that takes its time: an endpoint that hangs must not keep the
+	// environments of others cold.
+	warmingTakes = time.Second
+)
+
+// add has environments refreshed, unless there are still some to do: then they will be found due again.
+func (w *warming) add(due []*Env) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.due) > 0 {
+		return
+	}
+	w.due = due
+	for range min(len(due), maxWarming) - w.workers {
+		if w.m.spawn(w.work) {
+			w.workers++
+		}
+	}
+}
+
+func (w *warming) work() {
+	for {
+		w.mu.Lock()
+		if len(w.due) == 0 {
+			w.workers--
+			w.mu.Unlock()
+			return
+		}
+		e := w.due[0]
+		w.due = w.due[1:]
+		w.mu.Unlock()
+		e.warm(w.m.now())
+		e.awaitFlight(w.m.ctx, warmingTakes)
+	}
+}
+
+// awaitFlight waits for the flight under way, if there is one, for d at most.
+func (e *Env) awaitFlight(ctx context.Context, d time.Duration) {
+	e.mu.Lock()
+	f := e.flight
+	e.mu.Unlock()
+	if f == nil {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
