@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/onetoken/onetoken/internal/faultproxy"
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/lock"
 )
@@ -62,12 +63,8 @@ func isLost(lease *lock.Lease) bool {
 
 func about(got, want, tolerance time.Duration) bool { return (got - want).Abs() <= tolerance }
 
-// A commandCounter is a hook that counts commands, but for those of handshakes. It sends each of them twice where repeat is
-// set.
-type commandCounter struct {
-	n      atomic.Int64
-	repeat bool
-}
+// A commandCounter is a hook that counts commands, but for those of handshakes.
+type commandCounter struct{ n atomic.Int64 }
 
 func (c *commandCounter) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
@@ -75,15 +72,10 @@ func (c *commandCounter) DialHook(next redis.DialHook) redis.DialHook {
 
 func (c *commandCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == "hello" || cmd.Name() == "client" {
-			return next(ctx, cmd)
+		if cmd.Name() != "hello" && cmd.Name() != "client" {
+			c.n.Add(1)
 		}
-		c.n.Add(1)
-		err := next(ctx, cmd)
-		if c.repeat {
-			return next(ctx, cmd)
-		}
-		return err
+		return next(ctx, cmd)
 	}
 }
 
@@ -268,26 +260,54 @@ func TestAnotherTypeAtTheKeyIsBusy(t *testing.T) {
 	})
 }
 
-// A client that lost the reply sends the command again and finds the lock taken, by itself.
-func TestAnAcquireThatWasSentTwiceIsOne(t *testing.T) {
+// A client that lost the reply and sends the command again finds the lock taken by itself, or by another. One that doesn't send
+// it again can't know, and gives back what it may have.
+func TestAnAcquireWhoseReplyIsLost(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		l := locker(t, rdb, "replica-1")
-		twice := redistest.NewClient(t, rdb.Options())
-		twice.AddHook(&commandCounter{repeat: true})
-		lease, err := locker(t, twice, "replica-1").Try(t.Context(), key, time.Minute)
+		var lose atomic.Bool
+		proxy, err := faultproxy.New(rdb.Options().Addr, faultproxy.Options{Hook: func(f faultproxy.Frame) faultproxy.Action {
+			if f.Step == faultproxy.Acquire && f.Phase == faultproxy.Reply && lose.Swap(false) {
+				return faultproxy.Cut
+			}
+			return faultproxy.Pass
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(proxy.Close)
+		try := func(retries int) (*lock.Lease, error) {
+			o := redistest.Options(proxy.Addr())
+			o.MaxRetries = retries
+			l := locker(t, redistest.NewClient(t, o), "replica-1")
+			lose.Store(true)
+			lease, err := l.Try(t.Context(), key, time.Minute)
+			if lose.Load() {
+				t.Fatal("no reply was lost")
+			}
+			return lease, err
+		}
+		lease, err := try(1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if value := rdb.Get(t.Context(), key).Val(); value != lease.Value() {
 			t.Errorf("the key holds %q; want %q", value, lease.Value())
 		}
-		if _, err := l.Try(t.Context(), key, time.Minute); err == nil { // of the same name, but another's
-			t.Error("two leases at once")
+		var busy *lock.BusyError
+		if _, err := try(1); !errors.As(err, &busy) || busy.Holder != "replica-1" { // of the same name, but not the same
+			t.Errorf("%v; want it busy", err)
 		}
-		if err := lease.Release(t.Context()); !errors.Is(err, lock.ErrLost) { // the second release finds nothing
-			t.Errorf("the release that was sent twice says %v", err)
+		if err := lease.Release(t.Context()); err != nil {
+			t.Error(err)
 		}
-		take(t, l, time.Minute)
+		var away *lock.UnavailableError
+		if _, err := try(-1); !errors.As(err, &away) {
+			t.Errorf("%v; want an UnavailableError", err)
+		}
+		take(t, locker(t, rdb, "replica-2"), time.Minute)
+		if _, err := try(-1); !errors.As(err, &away) || rdb.Exists(t.Context(), key).Val() != 1 {
+			t.Errorf("%v; want an UnavailableError, and the other's lock in its place", err)
+		}
 	})
 }
 
