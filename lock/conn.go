@@ -55,8 +55,9 @@ func (c *conn) SetNX(name, value string, expiry time.Duration) (bool, error) {
 	return false, nil
 }
 
-// Eval runs a script of Redsync's. After a lock that another holds that is the one which takes back what may have been set,
-// and it is known that nothing was.
+// Eval runs a script of Redsync's. After a lock that another holds that is the one which takes back what may have been set, and
+// nothing was. (A copy of the command that is still under way may set it later, which a script sent now wouldn't take back
+// either: that ends with its TTL.)
 func (c *conn) Eval(script *redsync.Script, keysAndArgs ...any) (any, error) {
 	if c.pool.taken {
 		return int64(0), nil
