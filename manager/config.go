@@ -375,7 +375,7 @@ type resolved struct {
 	rotating    Refresher     // nil where no refresh tokens are used; else asked in place of source
 	seeds       func() Secret // the configured refresh token; nil where none can be
 	client      string        // digest of the client, and of where it is one: whom a refresh token may be shown to
-	origins     []string      // nil: any
+	origins     []origin      // nil: any
 	fingerprint string
 	credential  func() string // of the secrets as they are now: those in files may be replaced
 	server      telemetry.Server
@@ -404,18 +404,18 @@ func (e Environment) checkBaseURL() error {
 }
 
 // origins returns the origins that a token may be sent to, nil for any.
-func (e Environment) origins() ([]string, error) {
+func (e Environment) origins() ([]origin, error) {
 	list := e.Origins
 	if len(list) == 0 && e.BaseURL != "" {
 		list = []string{e.BaseURL}
 	}
-	var allowed []string
+	var allowed []origin
 	for i, raw := range list {
 		u, err := url.Parse(raw)
 		if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 			return nil, fmt.Errorf("origins: the %d. is no http or https origin (https://host:port)", i+1)
 		}
-		allowed = append(allowed, origin(u))
+		allowed = append(allowed, originOf(u))
 	}
 	return allowed, nil
 }

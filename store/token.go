@@ -50,7 +50,7 @@ func (t *Token) Life() time.Duration { return t.ExpiresAt.Sub(t.IssuedAt) }
 func (t *Token) IsBearer() bool { return headerType(t.TokenType) == "Bearer" }
 
 // SetAuthHeader sets the request's Authorization header. The header holds the token: don't log it.
-func (t *Token) SetAuthHeader(r *http.Request) { r.Header.Set("Authorization", t.AuthHeader()) }
+func (t *Token) SetAuthHeader(r *http.Request) { r.Header["Authorization"] = []string{t.AuthHeader()} }
 
 // AuthHeader returns the value of an Authorization header with the token.
 func (t *Token) AuthHeader() string {
