@@ -31,7 +31,9 @@ type Token struct { //nolint:recvcheck // String is for values, too: they must n
 
 // NewToken returns t with its Authorization header made once.
 func NewToken(t Token) *Token {
-	t.header = NewSecret(headerType(t.TokenType) + " " + t.AccessToken.Reveal())
+	header := headerType(t.TokenType) + " " + t.AccessToken.Reveal()
+	t.header = NewSecret(header)
+	t.AccessToken = NewSecret(header[len(header)-len(t.AccessToken.Reveal()):]) // the same text: a JWT is a kilobyte
 	return &t
 }
 
