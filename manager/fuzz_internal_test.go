@@ -74,9 +74,9 @@ func FuzzOrigin(f *testing.F) {
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			t.Skip()
 		}
-		got := origin(u)
-		if again, err := url.Parse(got); err == nil && origin(again) != got {
-			t.Errorf("%q has the origin %q, and that %q", raw, got, origin(again))
+		got := originOf(u)
+		if again, err := url.Parse(got.String()); err == nil && originOf(again) != got {
+			t.Errorf("%q has the origin %q, and that %q", raw, got, originOf(again))
 		}
 		spelt := *u
 		spelt.Path, spelt.RawQuery, spelt.Fragment, spelt.User = "/x", "y", "z", nil
@@ -84,12 +84,12 @@ func FuzzOrigin(f *testing.F) {
 		if u.Port() == "" && !strings.HasSuffix(u.Host, ":") {
 			spelt.Host += map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
 		}
-		if origin(&spelt) != got {
-			t.Errorf("%q has the origin %q, %q has %q", raw, got, spelt.String(), origin(&spelt))
+		if originOf(&spelt) != got {
+			t.Errorf("%q has the origin %q, %q has %q", raw, got, spelt.String(), originOf(&spelt))
 		}
 		for _, host := range []string{u.Host + ".evil.example", "evil.example", u.Hostname() + ":1"} {
 			other := *u
-			if other.Host = host; u.Port() != "1" && origin(&other) == got {
+			if other.Host = host; u.Port() != "1" && originOf(&other) == got {
 				t.Errorf("%q has the origin of %q", host, raw)
 			}
 		}
