@@ -86,7 +86,7 @@ type Config struct {
 	IdleAfter time.Duration
 
 	Namespace string       // of the keys in Redis; default "onetoken"
-	Replica   string       // this process's name in Redis and in logs; default host:pid
+	Replica   string       // this process's name, and no other's, in Redis and in logs; default host:pid
 	Logger    *slog.Logger // default: nothing is logged
 	Codec     store.Codec  // seals secrets in Redis; default: they are stored as they are
 
@@ -190,7 +190,7 @@ type Backoff struct{ Min, Max time.Duration }
 
 // Policy says when a token is refreshed and what happens when it can't be. Zero fields mean the defaults.
 type Policy struct {
-	ExpiryMargin    time.Duration // a token with less life left isn't handed out; default min(10 s, max(10 % of life, 1 s), half the life)
+	ExpiryMargin    time.Duration // a token with less life left isn't handed out; default min(10 s, max(10 % of life, 1 s), an eighth of the life)
 	RefreshAt       float64       // the part of its life after which a token is refreshed behind its users; default 0.8
 	Lease           time.Duration // of the lock, renewed every third; default 6 s
 	EndpointTimeout time.Duration // of one request to the token endpoint; default 10 s

@@ -221,13 +221,17 @@ func FuzzTimes(f *testing.F) {
 		}
 		if life >= minLife {
 			margin := p.margin(life)
-			if margin <= 0 || margin > life/2 {
+			if margin <= 0 || margin > life/8 {
 				t.Errorf("of %v the last %v aren't used", life, margin)
 			}
 			for _, draw := range []float64{0, 0.5, 0.999999} {
-				at := p.refreshPoint(life, time.Duration(max(took, 0)%int64(time.Hour)), draw)
+				took := time.Duration(max(took, 0) % int64(time.Hour))
+				at := p.refreshPoint(life, took, draw)
 				if at < life/2 || at > life-margin {
 					t.Errorf("a life of %v with a margin of %v is refreshed after %v", life, margin, at)
+				}
+				if then := p.standInPoint(life, took, at, draw); then < at || then > life-margin {
+					t.Errorf("a life of %v with a margin of %v, due after %v, is refreshed by others after %v", life, margin, at, then)
 				}
 			}
 		}
