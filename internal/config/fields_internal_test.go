@@ -13,7 +13,7 @@ import (
 var notInAFile = []string{
 	"Environment.HTTPClient", "Environment.Source", "Environment.SourceID",
 	"Config.Redis", // redis is its address
-	"Config.Logger", "Config.MeterProvider", "Config.TracerProvider", "Config.WallClock",
+	"Config.Logger", "Config.MeterProvider", "Config.TracerProvider", "Config.WallClock", "Config.Resolve", "Config.IdleAfter",
 	"Config.Codec",          // sealing makes one
 	"Options.URL",           // url sets it, or Addresses
 	"Config.Environments",   // these three are File's
