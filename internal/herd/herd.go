@@ -264,7 +264,7 @@ func (h *herd) close() {
 	}
 }
 
-// clean deletes what is in Redis.
+// clean deletes what is in Redis. A Redis that is too busy to answer is asked again for a while.
 func (h *herd) clean(ctx context.Context) error {
 	if h.rdb == nil {
 		return nil
@@ -275,10 +275,15 @@ func (h *herd) clean(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := h.rdb.Del(ctx, keys(h.store)...).Err(); err != nil {
-		return &store.StatusError{Op: "DEL", Key: h.Namespace, Err: err}
+	for {
+		err := h.rdb.Del(ctx, keys(h.store)...).Err()
+		if err == nil {
+			return nil
+		}
+		if _, answered := errors.AsType[redis.Error](err); answered || pause(ctx, 100*time.Millisecond) != nil {
+			return &store.StatusError{Op: "DEL", Key: h.Namespace, Err: err}
+		}
 	}
-	return nil
 }
 
 // start makes a replica.
@@ -341,8 +346,10 @@ func (h *herd) startConnected(ctx context.Context, number int) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.manager.Status(ctx, env); err != nil {
-		return err
+	for err := r.read(ctx); err != nil; err = r.read(ctx) {
+		if _, answered := errors.AsType[redis.Error](err); answered || pause(ctx, 100*time.Millisecond) != nil {
+			return err
+		}
 	}
 	select {
 	case <-r.subscribed:
@@ -350,6 +357,12 @@ func (h *herd) startConnected(ctx context.Context, number int) error {
 	case <-ctx.Done():
 		return fmt.Errorf("herd: a replica got no subscription: %w", context.Cause(ctx))
 	}
+}
+
+// read has the replica read once, which takes a connection.
+func (r *replica) read(ctx context.Context) error {
+	_, err := r.manager.Status(ctx, env)
+	return err
 }
 
 // step notes that one more of a step is done.
