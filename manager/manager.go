@@ -51,6 +51,9 @@ type Manager struct {
 	subscribed atomic.Bool            // whether events arrive
 	outage     outage                 // of all calls of Redis
 	looks      chan struct{}          // places for reads that nobody waits for
+	reading    chan struct{}          // places for reads of flights
+
+	reads, writes trials
 
 	subscribedAt atomic.Int64 // the instant since when events arrive or don't
 
@@ -83,6 +86,7 @@ func New(c Config) (*Manager, error) {
 		base:    time.Now(),
 		envs:    make(map[string]*Env, len(c.Environments)),
 		looks:   make(chan struct{}, maxLooks),
+		reading: make(chan struct{}, maxReads),
 		done:    make(chan struct{}),
 	}
 	if m.wall == nil {
