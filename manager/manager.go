@@ -51,7 +51,8 @@ type Manager struct {
 	subscribed atomic.Bool            // whether events arrive
 	outage     outage                 // of all calls of Redis
 	looks      chan struct{}          // places for reads that nobody waits for
-	reading    chan struct{}          // places for reads of flights
+	reading    places                 // for reads of flights
+	asking     places                 // for flights at the lease or the token endpoint
 
 	reads, writes trials
 
@@ -86,7 +87,8 @@ func New(c Config) (*Manager, error) {
 		base:    time.Now(),
 		envs:    make(map[string]*Env, len(c.Environments)),
 		looks:   make(chan struct{}, maxLooks),
-		reading: make(chan struct{}, maxReads),
+		reading: make(places, maxReads),
+		asking:  make(places, maxAsks),
 		done:    make(chan struct{}),
 	}
 	if m.wall == nil {

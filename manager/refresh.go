@@ -18,16 +18,7 @@ func (f *flight) run(ctx context.Context) {
 	defer f.cancel(nil)
 	e, poll := f.env, poll{}
 	for ctx.Err() == nil {
-		done, err := f.turn(ctx)
-		if err != nil {
-			if f.withoutRedis(ctx, &e.reads, e.m.now(), err) {
-				return
-			}
-			continue
-		}
-		sent := e.m.now()
-		r, err := e.m.store.Read(ctx, e.name)
-		done()
+		r, sent, err := f.read(ctx)
 		if err != nil {
 			if f.redisFailed(ctx, &e.reads, sent, err) {
 				return
@@ -205,16 +196,12 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	if ctx.Err() != nil {
 		return false // the flight has ended, which says nothing of Redis
 	}
-	f.env.storeFailed(ctx, err)
-	return f.withoutRedis(ctx, calls, sent, err)
-}
-
-// withoutRedis is redisFailed for a call that was made, or spared because another has just failed.
-func (f *flight) withoutRedis(ctx context.Context, calls *health, sent time.Duration, err error) (over bool) {
-	if ctx.Err() != nil {
-		return false
-	}
 	e := f.env
+	if spared, ok := errors.AsType[*sparedError](err); ok {
+		err = spared.err
+	} else {
+		e.storeFailed(ctx, err)
+	}
 	f.waits("for Redis")
 	if !calls.failed(e, sent, err) {
 		f.wait(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
@@ -237,11 +224,17 @@ func (f *flight) withoutRedis(ctx context.Context, calls *health, sent time.Dura
 // at once or, where the lease is busy, when its holder is done.
 func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
+	f.waits("for its turn at the lease")
+	waited, err := e.m.asking.take(ctx, f.poke)
+	if err != nil {
+		return false, nil // to look again
+	}
+	defer e.m.asking.leaveWithin(asksTake)()
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
-	if e.writes.failing.Load() {
+	if waited || e.writes.failing.Load() {
 		if err := e.m.writes.spare(sent); err != nil {
-			return f.withoutRedis(ctx, &e.writes, sent, err), nil
+			return f.redisFailed(ctx, &e.writes, sent, err), nil
 		}
 	}
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.leaseLength())

@@ -3,9 +3,11 @@ package manager
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -14,9 +16,44 @@ const (
 	// pool: there the deadline of a call runs meanwhile, and late calls fail with their connections, which makes all others
 	// later.
 	maxReads = 16
+	// maxAsks is how many are at the lease or at the token endpoint at once: each of those is a connection of its own.
+	maxAsks = 128
+	// asksTake is when one of them no longer counts: an endpoint that hangs must not keep others from being asked.
+	asksTake = time.Second
 	// trialEvery is how often one of the environments for which Redis fails tries it again, while it fails for all.
 	trialEvery = 100 * time.Millisecond
 )
+
+// places are for so many at once as their capacity says.
+type places chan struct{}
+
+var errHeard = errors.New("onetoken: something was heard")
+
+// take takes a place, and reports whether that was to be waited for. The error is ctx's cause, or errHeard after a poke.
+func (p places) take(ctx context.Context, poke <-chan struct{}) (waited bool, err error) {
+	select {
+	case p <- struct{}{}:
+		return false, nil
+	default:
+	}
+	select {
+	case p <- struct{}{}:
+		return true, nil
+	case <-poke:
+		return true, errHeard
+	case <-ctx.Done():
+		return true, context.Cause(ctx)
+	}
+}
+
+func (p places) leave() { <-p }
+
+// leaveWithin returns what gives the place back, which it does by itself after d.
+func (p places) leaveWithin(d time.Duration) (leave func()) {
+	once := sync.OnceFunc(p.leave)
+	timer := time.AfterFunc(d, once)
+	return func() { timer.Stop(); once() }
+}
 
 // trials space the calls of one kind that follow failures, for all environments together.
 type trials struct {
@@ -30,10 +67,18 @@ func (t *trials) succeeded() {
 	}
 }
 
-func (t *trials) failed(err error) { t.failure.Store(&err) }
+func (t *trials) failed(err error) {
+	if status, ok := errors.AsType[*store.StatusError](err); ok {
+		err = status.Err
+	} else if unavailable, ok := errors.AsType[*lock.UnavailableError](err); ok {
+		err = unavailable.Err
+	}
+	t.failure.Store(&err)
+}
 
-// spare returns the error of the last call, if that failed and another trial was only just made: this one would fare
-// no better. A success ends that for all.
+// spare returns a *sparedError if the last call has failed and another trial was only just made: this one would fare no
+// better. A success ends that for all. It is for environments for which calls have failed, or that had to wait for others: one
+// for which all is well isn't kept by failures that may be another shard's.
 func (t *trials) spare(now time.Duration) error {
 	err := t.failure.Load()
 	if err == nil {
@@ -43,39 +88,29 @@ func (t *trials) spare(now time.Duration) error {
 	if int64(now) >= next && t.next.CompareAndSwap(next, int64(now+trialEvery)) {
 		return nil
 	}
-	return *err
+	return &sparedError{*err}
 }
 
-// turn waits until the flight may read, and returns what ends that. Or it returns why a read would fail: to one for whose
-// environment reads have failed, or have so many to wait for. One for which all is well isn't kept by others' failures: they
-// may be those of another shard.
-func (f *flight) turn(ctx context.Context) (done func(), err error) {
+// A sparedError is the client's error of another call: this one wasn't made.
+type sparedError struct{ err error }
+
+func (e *sparedError) Error() string { return e.err.Error() }
+func (e *sparedError) Unwrap() error { return e.err }
+
+// read reads the environment when it is the flight's turn, and returns when that was.
+func (f *flight) read(ctx context.Context) (r *store.Record, sent time.Duration, err error) {
 	e, m := f.env, f.env.m
-	suspect := e.reads.failing.Load()
-	select {
-	case m.reading <- struct{}{}:
-	default:
-		suspect = true
-		select {
-		case m.reading <- struct{}{}:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+	waited, err := m.reading.take(ctx, nil)
+	if err != nil {
+		return nil, m.now(), err
+	}
+	defer m.reading.leave()
+	sent = m.now()
+	if waited || e.reads.failing.Load() {
+		if err := m.reads.spare(sent); err != nil {
+			return nil, sent, err
 		}
 	}
-	done = func() { <-m.reading }
-	if suspect {
-		if err := m.reads.spare(m.now()); err != nil {
-			done()
-			return nil, e.ownRead(err)
-		}
-	}
-	return done, nil
-}
-
-// ownRead is another environment's error of a read as this one would have had it.
-func (e *Env) ownRead(err error) error {
-	if status, ok := errors.AsType[*store.StatusError](err); ok {
-		return &store.StatusError{Op: status.Op, Key: e.m.store.Keys(e.name).Token, Err: status.Err}
-	}
-	return err
+	r, err = m.store.Read(ctx, e.name)
+	return r, sent, err
 }
