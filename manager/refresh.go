@@ -198,7 +198,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	}
 	e := f.env
 	if spared, ok := errors.AsType[*sparedError](err); ok {
-		err = spared.err
+		sent, err = spared.since, spared.last
 	} else {
 		e.storeFailed(ctx, err)
 	}
@@ -232,10 +232,8 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	defer e.m.asking.leaveWithin(asksTake)()
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
-	if waited || e.writes.failing.Load() {
-		if err := e.m.writes.spare(sent); err != nil {
-			return f.redisFailed(ctx, &e.writes, sent, err), nil
-		}
+	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil {
+		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {

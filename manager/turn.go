@@ -57,45 +57,55 @@ func (p places) leaveWithin(d time.Duration) (leave func()) {
 
 // trials space the calls of one kind that follow failures, for all environments together.
 type trials struct {
-	failure atomic.Pointer[error] // of the last call; nil where it succeeded
-	next    atomic.Int64          // no trial before this instant
+	row  atomic.Pointer[failures] // nil where the last call succeeded
+	next atomic.Int64             // no trial before this instant
+}
+
+// failures are a row of them, of any environments.
+type failures struct {
+	since time.Duration // when the first call was sent
+	last  error         // the client's
 }
 
 func (t *trials) succeeded() {
-	if t.failure.Load() != nil {
-		t.failure.Store(nil)
+	if t.row.Load() != nil {
+		t.row.Store(nil)
 	}
 }
 
-func (t *trials) failed(err error) {
+func (t *trials) failed(sent time.Duration, err error) {
 	if status, ok := errors.AsType[*store.StatusError](err); ok {
 		err = status.Err
 	} else if unavailable, ok := errors.AsType[*lock.UnavailableError](err); ok {
 		err = unavailable.Err
 	}
-	t.failure.Store(&err)
+	row := failures{sent, err}
+	if before := t.row.Load(); before != nil {
+		row.since = before.since
+	}
+	t.row.Store(&row)
 }
 
 // spare returns a *sparedError if the last call has failed and another trial was only just made: this one would fare no
-// better. A success ends that for all. It is for environments for which calls have failed, or that had to wait for others: one
-// for which all is well isn't kept by failures that may be another shard's.
-func (t *trials) spare(now time.Duration) error {
-	err := t.failure.Load()
-	if err == nil {
+// better. A success ends that for all. Failures may be another shard's: an environment for which calls don't fail is spared
+// one only if it had to wait for its turn, and none has succeeded for so long that Redis counts as away.
+func (t *trials) spare(now time.Duration, fails, waited bool) error {
+	row := t.row.Load()
+	if row == nil || !fails && (!waited || now-row.since < outageGrace) {
 		return nil
 	}
 	next := t.next.Load()
 	if int64(now) >= next && t.next.CompareAndSwap(next, int64(now+trialEvery)) {
 		return nil
 	}
-	return &sparedError{*err}
+	return &sparedError{*row}
 }
 
-// A sparedError is the client's error of another call: this one wasn't made.
-type sparedError struct{ err error }
+// A sparedError says of a call that it wasn't made, since others have failed.
+type sparedError struct{ failures }
 
-func (e *sparedError) Error() string { return e.err.Error() }
-func (e *sparedError) Unwrap() error { return e.err }
+func (e *sparedError) Error() string { return e.last.Error() }
+func (e *sparedError) Unwrap() error { return e.last }
 
 // read reads the environment when it is the flight's turn, and returns when that was.
 func (f *flight) read(ctx context.Context) (r *store.Record, sent time.Duration, err error) {
@@ -106,10 +116,8 @@ func (f *flight) read(ctx context.Context) (r *store.Record, sent time.Duration,
 	}
 	defer m.reading.leave()
 	sent = m.now()
-	if waited || e.reads.failing.Load() {
-		if err := m.reads.spare(sent); err != nil {
-			return nil, sent, err
-		}
+	if err := m.reads.spare(sent, e.reads.failing.Load(), waited); err != nil {
+		return nil, sent, err
 	}
 	r, err = m.store.Read(ctx, e.name)
 	return r, sent, err
