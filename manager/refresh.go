@@ -52,7 +52,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		failure := e.endpointError(r.Failure, r.Now)
 		e.noteBackoff(v.sent + failure.RetryAfter)
 		if endpoint.IsRefusal(failure.Code) {
-			e.holdBack(failure, failure.Attempt)
+			f.holdBack(failure, failure.Attempt)
 		}
 		var answer error = failure
 		if d.reason != "" {
@@ -116,7 +116,7 @@ func (f *flight) waits(what string) {
 // view gathers what decide looks at.
 func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e := f.env
-	credential, seed := e.credential(), e.seed() // they look at files
+	credential, seed := f.conf.credential(), f.conf.seed() // they look at files
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
@@ -135,7 +135,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		f.above = r.Stored().Version
 	}
 	return view{
-		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: credential,
+		record: r, sent: sent, policy: f.conf.policy, fingerprint: f.conf.fingerprint, credential: credential,
 		above:        f.above,
 		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
@@ -144,7 +144,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		local:        e.local,
 		localPause:   e.local.until - now,
 		replaceAfter: e.conflict.wait(now),
-		grant:        e.grantViewLocked(seed),
+		grant:        e.grantViewLocked(f.conf, seed),
 	}
 }
 
@@ -213,7 +213,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	if f.serve() {
 		return true
 	}
-	if e.policy.Outage == OutageRefreshAlone && f.alone(ctx) {
+	if f.conf.policy.Outage == OutageRefreshAlone && f.alone(ctx) {
 		return true
 	}
 	f.fail(&RedisError{Environment: e.name, Err: err}, 0, learnt)
@@ -225,24 +225,24 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
 	f.waits("for its turn at the lease")
-	waited, err := e.m.asking.take(ctx, f.poke)
+	waited, err := e.m.refreshing.take(ctx, f.poke)
 	if err != nil {
 		return false, nil // to look again
 	}
-	defer e.m.asking.leaveWithin(asksTake)()
+	defer e.m.refreshing.leaveWithin(refreshTakes)()
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
 	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.leaseLength())
+	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}
 	if err != nil {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log, plain: plain}
+	a := &attempt{flight: f, env: e, conf: f.conf, lease: lease, seen: r, log: e.log, plain: plain}
 	ctx, a.signal = e.signals.StartRefresh(ctx, began)
 	f.noteRefresh(a.signal.Context())
 	a.signal.Event("lease acquired")
@@ -256,6 +256,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 		f.sent = false
 		f.lessenLocked()
 		f.endUnwantedLocked()
+		f.endOutdatedLocked()
 		e.mu.Unlock()
 	}
 	return over, nil

@@ -16,10 +16,10 @@ const (
 	// pool: there the deadline of a call runs meanwhile, and late calls fail with their connections, which makes all others
 	// later.
 	maxReads = 16
-	// maxAsks is how many are at the lease or at the token endpoint at once: each of those is a connection of its own.
-	maxAsks = 128
-	// asksTake is when one of them no longer counts: an endpoint that hangs must not keep others from being asked.
-	asksTake = time.Second
+	// maxRefreshing is how many are at the lease or at the token endpoint at once: each of those is a connection of its own.
+	maxRefreshing = 128
+	// refreshTakes is when one of them no longer counts: an endpoint that hangs must not keep others from being asked.
+	refreshTakes = time.Second
 	// trialEvery is how often one of the environments for which Redis fails tries it again, while it fails for all.
 	trialEvery = 100 * time.Millisecond
 )
