@@ -54,12 +54,14 @@ func (m *meter) count(cmds ...redis.Cmder) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, cmd := range cmds {
-		if name := cmd.Name(); name != "hello" && name != "client" {
+		if !isHandshake(cmd) {
 			m.commands.Add(1)
 			m.seconds[time.Now().Unix()]++
 		}
 	}
 }
+
+func isHandshake(cmd redis.Cmder) bool { return cmd.Name() == "hello" || cmd.Name() == "client" }
 
 // ProcessHook implements [redis.Hook].
 func (m *meter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
@@ -71,8 +73,10 @@ func (m *meter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 				return err
 			}
 		}
-		m.sending <- struct{}{}
-		defer func() { <-m.sending }()
+		if !isHandshake(cmd) { // which is sent by a command that has a place
+			m.sending <- struct{}{}
+			defer func() { <-m.sending }()
+		}
 		return next(ctx, cmd)
 	}
 }
@@ -81,8 +85,6 @@ func (m *meter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func (m *meter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		m.count(cmds...)
-		m.sending <- struct{}{}
-		defer func() { <-m.sending }()
 		return next(ctx, cmds)
 	}
 }
