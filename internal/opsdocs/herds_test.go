@@ -193,7 +193,7 @@ func forTokens(m *manager.Manager, env string) { _, _ = m.Token(context.Backgrou
 
 // The bounds of docs/herds.md.
 const (
-	coldCommands  = 5      // of a replica that comes while another refreshes, on average
+	coldCommands  = 10     // of a replica that comes while another refreshes, on average
 	alsoCommands  = 20     // of one that does
 	trialCommands = 10 + 5 // a second, of a replica whose Redis fails: trials, and environments in use in turn
 )
