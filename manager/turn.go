@@ -107,18 +107,18 @@ type sparedError struct{ failures }
 func (e *sparedError) Error() string { return e.last.Error() }
 func (e *sparedError) Unwrap() error { return e.last }
 
-// read reads the environment when it is the flight's turn, and returns when that was.
-func (f *flight) read(ctx context.Context) (r *store.Record, sent time.Duration, err error) {
+// read reads the environment when it is the flight's turn, and returns what had been heard by then, and when that was.
+func (f *flight) read(ctx context.Context) (r *store.Record, heard int, sent time.Duration, err error) {
 	e, m := f.env, f.env.m
 	waited, err := m.reading.take(ctx, nil)
 	if err != nil {
-		return nil, m.now(), err
+		return nil, heard, m.now(), err
 	}
 	defer m.reading.leave()
-	sent = m.now()
+	heard, sent = f.listen(), m.now()
 	if err := m.reads.spare(sent, e.reads.failing.Load(), waited); err != nil {
-		return nil, sent, err
+		return nil, heard, sent, err
 	}
 	r, err = m.store.Read(ctx, e.name)
-	return r, sent, err
+	return r, heard, sent, err
 }

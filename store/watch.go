@@ -64,6 +64,7 @@ func (s *Store) Watch(ctx context.Context, w Watcher) error {
 	for ctx.Err() == nil {
 		began := time.Now()
 		if s.watchOnce(ctx, w) {
+			s.known.forget()
 			w.Subscribed(false)
 		}
 		if time.Since(began) >= retryAfresh {
@@ -94,7 +95,7 @@ func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
 	defer func() { cancel(); <-guarded }()
 
 	if err := pubsub.Subscribe(ctx, s.Channel()); err != nil {
-		s.lookForMaster(ctx, err)
+		s.unreachable(ctx, err)
 		return false
 	}
 	for {
