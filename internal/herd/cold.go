@@ -24,7 +24,7 @@ type ColdResult struct {
 // in that moment. The error is ctx's cause, or says why it couldn't be measured; a replica's is in the result.
 func Cold(ctx context.Context, o Options) (_ *ColdResult, err error) {
 	h, err := open(ctx, o)
-	defer func() { err = cmp.Or(err, h.close(context.WithoutCancel(ctx))) }()
+	defer func() { err = h.end(ctx, err) }()
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +36,6 @@ func Cold(ctx context.Context, o Options) (_ *ColdResult, err error) {
 	}
 	before, connections := h.counter.Requests(), h.counter.Connections()
 	result := h.askAll(ctx)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
 	h.settle(ctx)
 	result.Replicas, result.Calls = h.Replicas, h.endpoint.Calls()
 	result.Requests, result.Connections = h.counter.Requests().Since(before), h.counter.Connections()-connections

@@ -183,23 +183,25 @@ func infoNumber(info, name string) int {
 }
 
 // claim takes the namespace, in which nothing may be. The one key without a life of its own gets one, in case that nobody
-// comes back to delete it.
+// comes back to delete it. It needs no rights that a replica doesn't.
 func (h *herd) claim(ctx context.Context, s *store.Store) error {
+	for _, key := range keys(s) {
+		switch kind, err := h.rdb.Type(ctx, key).Result(); {
+		case err != nil:
+			return &store.StatusError{Op: "TYPE", Key: key, Err: err}
+		case kind != "none":
+			return fmt.Errorf("herd: there is something in the namespace %s", h.Namespace)
+		}
+	}
+	h.store = s // from here on there is something to delete
 	mark := s.Keys(env).Mark
-	n, err := h.rdb.Exists(ctx, keys(s)...).Result()
-	if err == nil && n > 0 {
-		return fmt.Errorf("herd: there is something in the namespace %s", h.Namespace)
-	}
-	if err == nil {
-		h.store = s // from here on there is something to delete
-		_, err = h.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-			p.HSet(ctx, mark, "issued", 0)
-			p.Expire(ctx, mark, time.Hour+h.longest())
-			return nil
-		})
-	}
+	_, err := h.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.HSet(ctx, mark, "issued", 0)
+		p.PExpire(ctx, mark, time.Hour+h.longest())
+		return nil
+	})
 	if err != nil {
-		return &store.StatusError{Op: "claim", Key: mark, Err: err}
+		return &store.StatusError{Op: "HSET", Key: mark, Err: err}
 	}
 	return nil
 }
@@ -234,8 +236,21 @@ func (h *herd) serve(ctx context.Context) error {
 	return nil
 }
 
-// close ends all of it, and deletes what is in Redis. A call of the endpoint is cut off. ctx must not have ended.
-func (h *herd) close(ctx context.Context) error {
+// end ends all of it, and returns err, or ctx's cause, or else what went wrong here.
+func (h *herd) end(ctx context.Context, err error) error {
+	h.close()
+	left := h.clean(context.WithoutCancel(ctx))
+	switch {
+	case ctx.Err() != nil && left != nil:
+		return fmt.Errorf("%w; %w", context.Cause(ctx), left)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return cmp.Or(err, left)
+}
+
+// close ends the replicas and the endpoint. A call of it that is under way is cut off.
+func (h *herd) close() {
 	if h.endpoint != nil {
 		h.endpoint.Close()
 	}
@@ -247,6 +262,10 @@ func (h *herd) close(ctx context.Context) error {
 	if h.server != nil {
 		_ = h.server.Close()
 	}
+}
+
+// clean deletes what is in Redis.
+func (h *herd) clean(ctx context.Context) error {
 	if h.rdb == nil {
 		return nil
 	}
@@ -257,7 +276,7 @@ func (h *herd) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := h.rdb.Del(ctx, keys(h.store)...).Err(); err != nil {
-		return &store.StatusError{Op: "clean up", Key: h.store.Keys(env).Token, Err: err}
+		return &store.StatusError{Op: "DEL", Key: h.Namespace, Err: err}
 	}
 	return nil
 }
@@ -306,13 +325,13 @@ func (h *herd) startAll(ctx context.Context) error {
 			}
 			h.step("connect", h.Replicas)
 		})
-		if len(failed) > 0 || ctx.Err() != nil {
+		if len(failed) > 0 {
 			break
 		}
 	}
 	work.Wait()
 	close(failed)
-	return cmp.Or(context.Cause(ctx), <-failed)
+	return <-failed
 }
 
 func (h *herd) startConnected(ctx context.Context, number int) error {

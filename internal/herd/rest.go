@@ -1,7 +1,6 @@
 package herd
 
 import (
-	"cmp"
 	"context"
 	"time"
 )
@@ -16,7 +15,7 @@ type RestResult struct {
 // Rest has replicas that have a token, which nobody asks for any more, do nothing for a while. Errors are as for [Cold].
 func Rest(ctx context.Context, o Options, d time.Duration) (_ *RestResult, err error) {
 	h, err := open(ctx, o)
-	defer func() { err = cmp.Or(err, h.close(context.WithoutCancel(ctx))) }()
+	defer func() { err = h.end(ctx, err) }()
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +23,7 @@ func Rest(ctx context.Context, o Options, d time.Duration) (_ *RestResult, err e
 		return nil, err
 	}
 	if cold := h.askAll(ctx); cold.FirstError != nil {
-		return nil, cmp.Or(context.Cause(ctx), cold.FirstError)
+		return nil, cold.FirstError
 	}
 	h.settle(ctx)
 	before, began := h.counter.Requests(), time.Now()

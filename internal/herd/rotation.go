@@ -38,7 +38,7 @@ const (
 // where that makes more than 20,000 calls a second, less often. Errors are as for [Cold].
 func Rotation(ctx context.Context, o Options) (_ *RotationResult, err error) {
 	h, err := open(ctx, o)
-	defer func() { err = cmp.Or(err, h.close(context.WithoutCancel(ctx))) }()
+	defer func() { err = h.end(ctx, err) }()
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func Rotation(ctx context.Context, o Options) (_ *RotationResult, err error) {
 	limited, cancel := context.WithTimeoutCause(ctx, h.longest(), fmt.Errorf("herd: %d rotations didn't come within %v", h.Rotations, h.longest()))
 	defer cancel()
 	if cold := h.askAll(limited); cold.FirstError != nil {
-		return nil, cmp.Or(context.Cause(ctx), cold.FirstError)
+		return nil, cold.FirstError
 	}
 	h.waits.count()
 	callers := h.startCallers(limited)
