@@ -28,22 +28,37 @@ func Cold(ctx context.Context, o Options) (_ *ColdResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !h.Deploy {
-		if err := h.startAll(ctx); err != nil {
-			return nil, err
-		}
-		h.settle(ctx)
+	ask := h.askStarted
+	if h.Deploy {
+		ask = h.startAndAsk
+	} else if err := h.startAll(ctx); err != nil {
+		return nil, err
 	}
+	h.settle(ctx)
 	before, connections := h.counter.Requests(), h.counter.Connections()
-	result := h.askAll(ctx)
+	result := h.askAll(ctx, ask)
 	h.settle(ctx)
 	result.Replicas, result.Calls = h.Replicas, h.endpoint.Calls()
 	result.Requests, result.Connections = h.counter.Requests().Since(before), h.counter.Connections()-connections
 	return result, nil
 }
 
-// askAll has each replica ask for a token at the same moment.
-func (h *herd) askAll(ctx context.Context) *ColdResult {
+// askStarted has a replica ask for a token that has been started.
+func (h *herd) askStarted(ctx context.Context, number int) error {
+	return h.ask(ctx, h.replicas[number])
+}
+
+// startAndAsk is askStarted for one that hasn't.
+func (h *herd) startAndAsk(ctx context.Context, number int) error {
+	r, err := h.start(number) //nolint:contextcheck // a manager outlives who makes it
+	if err != nil {
+		return err
+	}
+	return h.ask(ctx, r)
+}
+
+// askAll has all replicas ask for a token at the same moment.
+func (h *herd) askAll(ctx context.Context, ask func(ctx context.Context, number int) error) *ColdResult {
 	ctx, cancel := context.WithTimeout(ctx, h.Latency+time.Minute)
 	defer cancel()
 	waits, errs := make([]time.Duration, h.Replicas), make([]error, h.Replicas)
@@ -55,7 +70,7 @@ func (h *herd) askAll(ctx context.Context) *ColdResult {
 		asking.Go(func() {
 			ready.Done()
 			<-begin
-			errs[i] = h.ask(ctx, i)
+			errs[i] = ask(ctx, i)
 			waits[i] = time.Since(began) - h.Latency
 			h.step("tokens", h.Replicas)
 		})
@@ -78,16 +93,7 @@ func (h *herd) askAll(ctx context.Context) *ColdResult {
 }
 
 // ask has the replica ask for a token, which the endpoint must accept.
-func (h *herd) ask(ctx context.Context, number int) error {
-	var r *replica
-	if h.Deploy {
-		var err error
-		if r, err = h.start(number); err != nil { //nolint:contextcheck // a manager outlives who makes it
-			return err
-		}
-	} else {
-		r = h.replicas[number]
-	}
+func (h *herd) ask(ctx context.Context, r *replica) error {
 	t, err := r.env.Token(ctx)
 	if err != nil {
 		return err

@@ -36,9 +36,9 @@ const (
 	MaxRotations = 100
 )
 
-// connectionsEach is how many connections a replica may have at a time: one for events, and those of its pool for a read, a
+// ConnectionsEach is how many connections to Redis a replica may have at a time: one for events, and those of its pool for a read, a
 // renewal of the lease and a release at once.
-const connectionsEach = 4
+const ConnectionsEach = 4
 
 const env = "bench"
 
@@ -168,7 +168,7 @@ func (h *herd) checkConnections(ctx context.Context) error {
 	}
 	connected, most := infoNumber(info, "connected_clients"), infoNumber(info, "maxclients")
 	room := most - most/10 - connected
-	if needs := h.Replicas * connectionsEach; most > 0 && needs > room {
+	if needs := h.Replicas * ConnectionsEach; most > 0 && needs > room {
 		return &CapacityError{What: "connections of Redis", Needs: needs, Of: max(room, 0)}
 	}
 	return nil

@@ -22,7 +22,7 @@ func Rest(ctx context.Context, o Options, d time.Duration) (_ *RestResult, err e
 	if err := h.startAll(ctx); err != nil {
 		return nil, err
 	}
-	if cold := h.askAll(ctx); cold.FirstError != nil {
+	if cold := h.askAll(ctx, h.askStarted); cold.FirstError != nil {
 		return nil, cold.FirstError
 	}
 	h.settle(ctx)

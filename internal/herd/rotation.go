@@ -47,7 +47,7 @@ func Rotation(ctx context.Context, o Options) (_ *RotationResult, err error) {
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, h.longest(), fmt.Errorf("herd: %d rotations didn't come within %v", h.Rotations, h.longest()))
 	defer cancel()
-	if cold := h.askAll(limited); cold.FirstError != nil {
+	if cold := h.askAll(limited, h.askStarted); cold.FirstError != nil {
 		return nil, cold.FirstError
 	}
 	h.waits.count()
