@@ -309,8 +309,11 @@ func benchTable(out *strings.Builder, title string, rows [][3]string) {
 	}
 }
 
-// benchProgress shows on one line how far it is, where stderr is a terminal.
-type benchProgress struct{ out io.Writer }
+// benchProgress shows on one line how far it is, where stderr is a terminal; seldom enough that it isn't measured, too.
+type benchProgress struct {
+	out   io.Writer
+	shown time.Time
+}
 
 func (a *app) benchProgress(f benchFlags, namespace string) *benchProgress {
 	file, ok := a.stderr.(*os.File)
@@ -324,6 +327,10 @@ func (a *app) benchProgress(f benchFlags, namespace string) *benchProgress {
 
 func (p *benchProgress) of(part string) func(herd.Progress) {
 	return func(now herd.Progress) {
+		if now.Done < now.Of && time.Since(p.shown) < 100*time.Millisecond {
+			return
+		}
+		p.shown = time.Now()
 		_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s: %s %d of %d", part, now.Step, now.Done, now.Of)
 	}
 }

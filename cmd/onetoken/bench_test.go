@@ -45,7 +45,7 @@ func TestBench(t *testing.T) {
 		`\nHERD: all ask at once for a token, where there is none\n +MEASURED +EXPECT\n  endpoint calls +1 +1, `,
 		`\n  wait beyond the endpoint: median +\S+ms +round trips`,
 		`\nDEPLOY: all are started at once, and ask\n.*\n  endpoint calls +1 `,
-		`\n  connections made +1\d\n`,
+		`\n  connections made +[12]\d\n`,
 		`\nROTATION: 10 callers use a token of 2s while it is replaced, 1 time\n`,
 		`\n  … with a token whose life was over +0 +0\n`,
 	} {

