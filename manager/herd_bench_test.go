@@ -28,7 +28,7 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // benchmarkCold reports what replicas wait beyond the endpoint's latency, and send, until all have the first token.
 func benchmarkCold(b *testing.B, o herd.Options) {
-	var last, half time.Duration
+	var last, half, asked time.Duration
 	var calls, failures, requests int
 	for range b.N {
 		r, err := herd.Cold(context.Background(), o)
@@ -38,12 +38,13 @@ func benchmarkCold(b *testing.B, o herd.Options) {
 		if r.FirstError != nil {
 			b.Logf("%d failures, the first: %v", r.Failures, r.FirstError)
 		}
-		last, half = last+r.Wait.Max, half+r.Wait.P50
+		last, half, asked = last+r.Wait.Max, half+r.Wait.P50, asked+r.Asked
 		calls, failures, requests = calls+r.Calls, failures+r.Failures, requests+r.Requests.Total()
 	}
 	n := float64(b.N)
 	b.ReportMetric(milliseconds(last)/n, "wait-ms")
 	b.ReportMetric(milliseconds(half)/n, "p50-ms")
+	b.ReportMetric(milliseconds(asked)/n, "asked-ms") // of the wait, until the endpoint was called
 	b.ReportMetric(float64(calls)/n, "calls/op")
 	b.ReportMetric(float64(failures)/n, "failures/op")
 	b.ReportMetric(float64(requests)/n/float64(o.Replicas), "requests/replica")

@@ -55,6 +55,7 @@ type benchCold struct {
 	LatencyMS          float64       `json:"latency_ms"`     // of the token endpoint
 	EndpointCalls      int           `json:"endpoint_calls"` // of all replicas together, as all below but per replica
 	Wait               benchWait     `json:"wait_ms"`        // of a replica, beyond the endpoint's latency
+	AskedAfterMS       float64       `json:"asked_after_ms"` // of that wait, what had passed when the endpoint was called
 	Requests           herd.Requests `json:"requests"`       // to Redis, by command; those of handshakes, too
 	RequestsPerReplica float64       `json:"requests_per_replica"`
 	Connections        int           `json:"connections"` // to Redis, made meanwhile
@@ -209,8 +210,8 @@ func (b *benchAnswer) cold(ctx context.Context, o herd.Options) (*benchCold, err
 	}
 	return &benchCold{
 		Replicas: r.Replicas, LatencyMS: inMS(o.Latency), EndpointCalls: r.Calls,
-		Wait:     benchWait{inMS(r.Wait.Min), inMS(r.Wait.P50), inMS(r.Wait.P99), inMS(r.Wait.Max)},
-		Requests: r.Requests, RequestsPerReplica: hundredths(float64(r.Requests.Total()) / float64(r.Replicas)),
+		Wait:         benchWait{inMS(r.Wait.Min), inMS(r.Wait.P50), inMS(r.Wait.P99), inMS(r.Wait.Max)},
+		AskedAfterMS: inMS(r.Asked), Requests: r.Requests, RequestsPerReplica: hundredths(float64(r.Requests.Total()) / float64(r.Replicas)),
 		Connections: r.Connections, Failures: r.Failures, Error: textOf(r.FirstError),
 	}, nil
 }
@@ -270,6 +271,7 @@ func (b *benchAnswer) text(f benchFlags) string {
 func (c *benchCold) text(out *strings.Builder, title string) {
 	benchTable(out, title, [][3]string{
 		{"endpoint calls", strconv.Itoa(c.EndpointCalls), "1, however many ask"},
+		{"it was called after", milliseconds(c.AskedAfterMS), "three round trips to Redis: a read, the lease, a version"},
 		{"wait beyond the endpoint: median", milliseconds(c.Wait.P50), "round trips to Redis, and the work of all replicas on these cores"},
 		{"… of 99 in 100", milliseconds(c.Wait.P99), "little more: all hear of the token at once"},
 		{"… longest", milliseconds(c.Wait.Max), ""},

@@ -88,7 +88,7 @@ func TestBenchAsJSON(t *testing.T) {
 		}
 	}
 	out = s.run(append(small, "--only=herd", "--output=json")...).succeeds(t)
-	for _, want := range []string{`"wait_ms": {`, `"p99": `, `"evalsha": `, `"requests_per_replica": `, `"connections": `, `"failures": 0`, `"error": null`, `"rotation": null`} {
+	for _, want := range []string{`"wait_ms": {`, `"p99": `, `"asked_after_ms": `, `"evalsha": `, `"requests_per_replica": `, `"connections": `, `"failures": 0`, `"error": null`, `"rotation": null`} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %s in %s", want, out)
 		}

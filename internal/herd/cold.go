@@ -13,6 +13,7 @@ type ColdResult struct {
 	Replicas    int
 	Calls       int           // of the endpoint
 	Wait        Waits         // beyond the endpoint's latency, of the replicas that got a token
+	Asked       time.Duration // of that wait, what had passed when the endpoint was called first; 0 where it wasn't
 	Took        time.Duration // until the last replica had its token, or an error
 	Requests    Requests      // sent to Redis by all replicas together, until all was quiet again
 	Connections int           // made meanwhile: none where the replicas had enough
@@ -80,6 +81,9 @@ func (h *herd) askAll(ctx context.Context, ask func(ctx context.Context, number 
 	close(begin)
 	asking.Wait()
 	r := &ColdResult{Took: time.Since(began), FirstError: cmp.Or(errs...)}
+	if calls := h.endpoint.Requests(); len(calls) > 0 {
+		r.Asked = calls[0].At.Sub(began)
+	}
 	got := waits[:0]
 	for i, err := range errs {
 		if err != nil {

@@ -51,8 +51,8 @@ func TestCold(t *testing.T) {
 			if r.Replicas != 5 || r.Calls != 1 || r.Failures != 0 || r.FirstError != nil {
 				t.Errorf("deploy %t: %+v", deploy, r)
 			}
-			if w := r.Wait; w.Min < 0 || w.P50 < w.Min || w.P99 < w.P50 || w.Max < w.P99 || w.Max == 0 || r.Took < o.Latency {
-				t.Errorf("deploy %t: waits %+v, %v in all", deploy, w, r.Took)
+			if w := r.Wait; w.Min < 0 || w.P50 < w.Min || w.P99 < w.P50 || w.Max < w.P99 || w.Max == 0 || r.Asked <= 0 || r.Asked > w.Max || r.Took < o.Latency {
+				t.Errorf("deploy %t: waits %+v, asked after %v, %v in all", deploy, w, r.Asked, r.Took)
 			}
 			// At the least each reads twice, and one refreshes; a deploy subscribes and shakes hands, too.
 			if n := r.Requests.Total(); n < 5 || n > 20*5 {
