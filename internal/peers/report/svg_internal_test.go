@@ -1,0 +1,66 @@
+package report
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestNamesDoNotTouch(t *testing.T) {
+	y := logScale(1, 1000, 400, 0)
+	ends := []float64{20, 21, 22, 500, 490, 23}
+	var lines []series
+	for _, v := range ends {
+		lines = append(lines, series{x: []float64{1}, y: []float64{v}})
+	}
+	at := labels(lines, y)
+	for i, a := range at {
+		for j, b := range at {
+			if i != j && math.Abs(a-b) < 18.5 {
+				t.Errorf("the names of lines %d and %d are %.1f apart", i, j, math.Abs(a-b))
+			}
+			if ends[i] > ends[j] && a > b {
+				t.Errorf("line %d ends above line %d, its name is below", i, j)
+			}
+		}
+	}
+}
+
+func TestScales(t *testing.T) {
+	s := logScale(3, 700, 0, 1)
+	if s.low != 1 || math.Round(s.high) != 1000 {
+		t.Errorf("from %v to %v", s.low, s.high)
+	}
+	want := []string{"1", "2", "5", "10", "20", "50", "100", "200", "500", "1000"}
+	var got []string
+	for _, v := range s.ticks() {
+		got = append(got, label(v))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("ticks %v, want %v", got, want)
+	}
+	if low, mid, high := s.at(0.5), s.at(math.Sqrt(1000)), s.at(1000); low != 0 || math.Abs(mid-0.5) > 1e-9 || math.Abs(high-1) > 1e-9 {
+		t.Errorf("drawn at %v, %v, %v", low, mid, high)
+	}
+}
+
+func TestPlotsAreXML(t *testing.T) {
+	line := series{name: "<a> & b", colour: ourColour, x: []float64{10, 20}, y: []float64{5, 7}}
+	for _, svg := range []string{
+		chart("a < b", "", "x", "y", []series{line}),
+		timeline("a & b", "", 0.5, []panel{{name: "<p>", longest: []float64{0, 30, 2}, blocked: 20, colour: ourColour}}),
+	} {
+		d := xml.NewDecoder(strings.NewReader(svg))
+		for {
+			if _, err := d.Token(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%v in\n%s", err, svg)
+			}
+		}
+	}
+}
