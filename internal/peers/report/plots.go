@@ -8,7 +8,7 @@ import (
 	"github.com/onetoken/onetoken/internal/peers"
 )
 
-// Of Paul Tol's and of Okabe and Ito's palettes for people who see colours differently, each readable on white.
+// Each is dark enough to be read on white.
 const ourColour = "#0b5cad"
 
 var colours = []string{"#b3261e", "#c2571a", "#7b4fa3", "#1b7f5c", "#6b6b6b"}
@@ -19,7 +19,7 @@ func (r Results) Plots() map[string]string {
 	if len(r.Herds) > 0 {
 		latency := r.Herds[0].Latency
 		plots["herd-wait.svg"] = chart("A cold herd: how long the last one waits for its token",
-			fmt.Sprintf("beyond the %v that the endpoint takes; both scales are logarithmic", latency),
+			"beyond the "+span(latency)+" that the endpoint takes; both scales are logarithmic",
 			"replicas that start at the same instant", "longest wait, ms", byReplicas(r.Herds, func(h peers.HerdResult) float64 {
 				return float64(h.Max) / float64(time.Millisecond)
 			}))
@@ -71,17 +71,28 @@ func (r Results) rotationPlot(latency time.Duration) string {
 			continue
 		}
 		of = o.Rotation
-		p := panel{name: o.Way, blocked: float64(latency.Milliseconds()) / 10, colour: "#b3261e"}
+		p := panel{
+			name: fmt.Sprintf("%s: %s of %s calls blocked, %.1f %% of the callers' time",
+				o.Way, number(float64(o.Blocked)), number(float64(o.Calls)), 100*o.Waited),
+			longest: underWay(o.Longest), blocked: float64(latency.Milliseconds()) / 10, colour: colours[0],
+		}
 		if o.Way == peers.Ours {
 			p.colour = ourColour
 		}
-		p.name += fmt.Sprintf(": %d of %d calls blocked", o.Blocked, o.Calls)
-		for _, d := range o.Longest {
-			p.longest = append(p.longest, float64(d)/float64(time.Millisecond))
-		}
 		panels = append(panels, p)
 	}
-	return timeline(fmt.Sprintf("Tokens of %v replaced under callers, by an endpoint that takes %v", of.Life, latency),
-		fmt.Sprintf("the longest call that began in each %v; %d callers of %d replicas", peers.Slot, of.Callers, of.Replicas),
+	return timeline("Tokens of "+span(of.Life)+" are replaced under callers, by an endpoint that takes "+span(latency),
+		fmt.Sprintf("the longest call under way in each %s; %d callers of %d replicas", span(peers.Slot), of.Callers, of.Replicas),
 		peers.Slot.Seconds(), panels)
+}
+
+// underWay returns, in milliseconds, the longest call that was under way in each slot, of those that began in each.
+func underWay(began []time.Duration) []float64 {
+	longest := make([]float64, len(began))
+	for i, d := range began {
+		for j := i; j < len(longest) && j <= i+int(d/peers.Slot); j++ {
+			longest[j] = max(longest[j], float64(d)/float64(time.Millisecond))
+		}
+	}
+	return longest
 }

@@ -107,15 +107,15 @@ func herds(all []peers.HerdResult) string {
 	}
 	ours := all[slices.IndexFunc(all, func(h peers.HerdResult) bool { return h.Strategy == peers.Ours })]
 	t := table{{
-		fmt.Sprintf("%d replicas, %v", ours.Replicas, ours.Latency), "calls of the endpoint", "replicas without a token",
+		fmt.Sprintf("%d replicas, %s", ours.Replicas, span(ours.Latency)), "calls of the endpoint", "replicas without a token",
 		"wait, median", "wait, longest", "× ours", "requests", "a replica's", "× ours", "to set up",
 	}}
 	for _, h := range all {
 		t = append(t, []string{
 			h.Strategy, strconv.Itoa(h.Calls), strconv.Itoa(h.Failures), milliseconds(h.P50), milliseconds(h.Max),
-			ratio(float64(h.Max), float64(ours.Max)), strconv.Itoa(h.Requests),
+			ratio(float64(h.Max), float64(ours.Max)), number(float64(h.Requests)),
 			fmt.Sprintf("%.1f", float64(h.Requests)/float64(h.Replicas)), ratio(float64(h.Requests), float64(ours.Requests)),
-			strconv.Itoa(h.Setup),
+			number(float64(h.Setup)),
 		})
 	}
 	return t.String()
@@ -130,7 +130,7 @@ func (r Results) rotations() string {
 	}}
 	for _, o := range r.Rotations {
 		t = append(t, []string{
-			o.Way, o.Latency.String(), strconv.Itoa(o.Calls), strconv.Itoa(o.Blocked), fmt.Sprintf("%.1f %%", 100*o.Waited),
+			o.Way, span(o.Latency), number(float64(o.Calls)), number(float64(o.Blocked)), fmt.Sprintf("%.1f %%", 100*o.Waited),
 			milliseconds(slices.Max(o.Longest)), strconv.Itoa(o.Failed), strconv.Itoa(o.EndpointCalls),
 		})
 	}
@@ -157,10 +157,31 @@ func ratio(a, b float64) string {
 	if a <= 0 || b <= 0 {
 		return ""
 	}
-	if r := a / b; r < 9.95 {
-		return strconv.FormatFloat(r, 'f', 1, 64)
+	switch r := a / b; {
+	case r < 0.995:
+		return fmt.Sprintf("%.2f", r)
+	case r < 9.95:
+		return fmt.Sprintf("%.1f", r)
+	default:
+		return fmt.Sprintf("%.0f", r)
 	}
-	return fmt.Sprintf("%.0f", a/b)
+}
+
+// number returns v with its thousands set apart: 10,000.
+func number(v float64) string {
+	s := strconv.FormatFloat(v, 'f', -1, 64)
+	if v >= 1000 {
+		s = s[:len(s)-3] + "," + s[len(s)-3:]
+	}
+	return s
+}
+
+// span returns d in the unit that fits: 200 ms, 5 s.
+func span(d time.Duration) string {
+	if d < time.Second {
+		return number(float64(d.Milliseconds())) + " ms"
+	}
+	return number(d.Seconds()) + " s"
 }
 
 // A table is rows of cells, of which the first is the heading.

@@ -6,7 +6,6 @@ import (
 	"html"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -54,34 +53,21 @@ func (s scale) at(v float64) float64 {
 	return s.from + (v-low)/(high-low)*(s.to-s.from)
 }
 
-// logScale has room for all values from low to high, and ends at 1, 2 or 5 times a power of ten.
-func logScale(low, high, from, to float64) scale {
-	s := scale{low: 1, high: 1, from: from, to: to, log: true}
-	for s.low > low {
-		s.low /= 10
-	}
-	for i := 0; s.high < high; i++ {
-		s.high *= [3]float64{2, 2.5, 2}[i%3]
-	}
-	return s
-}
-
-// ticks are 1, 2 and 5 times the powers of ten that the scale has.
-func (s scale) ticks() []float64 {
+// logScale has room for all values from low to high. Its ticks, with which it begins and ends, are 1, 2 and 5 times the powers
+// of ten.
+func logScale(low, high, from, to float64) (scale, []float64) {
 	var ticks []float64
-	for i, v := 0, s.low; v <= s.high*1.001; i++ {
-		ticks = append(ticks, v)
-		v *= [3]float64{2, 2.5, 2}[i%3]
+	for power := range 12 {
+		for _, n := range []float64{1, 2, 5} {
+			ticks = append(ticks, n*math.Pow10(power-3))
+		}
 	}
-	return ticks
-}
-
-func label(v float64) string {
-	s := strconv.FormatFloat(v, 'g', 6, 64)
-	if v >= 10000 { // 10,000
-		s = s[:len(s)-3] + "," + s[len(s)-3:]
+	last, _ := slices.BinarySearch(ticks, high)
+	ticks = ticks[:last+1]
+	for len(ticks) > 2 && ticks[1] <= low {
+		ticks = ticks[1:]
 	}
-	return s
+	return scale{low: ticks[0], high: ticks[len(ticks)-1], from: from, to: to, log: true}, ticks
 }
 
 // A series is a line of a chart.
@@ -94,24 +80,24 @@ type series struct {
 
 // chart draws lines over two logarithmic scales, with their names at the right, in the order in which the lines end.
 func chart(title, subtitle, xName, yName string, lines []series) string {
-	const width, height, left, right, top, bottom = 900, 480, 72, 650, 70, 416
+	const width, height, left, right, top, bottom = 900, 480, 88, 650, 72, 416
 	c := newCanvas(width, height, title)
-	c.text(left-48, 30, "start", title, ` font-size="17" font-weight="600"`)
-	c.text(left-48, 50, "start", subtitle, ` fill="#57606a"`)
+	c.text(24, 30, "start", title, ` font-size="17" font-weight="600"`)
+	c.text(24, 50, "start", subtitle, ` fill="#57606a"`)
 	lowX, highX, lowY, highY := bounds(lines)
 	x := scale{low: lowX / 1.12, high: highX * 1.06, from: left, to: right, log: true}
-	y := logScale(lowY, highY, bottom, top)
-	for _, t := range y.ticks() {
+	y, ticks := logScale(lowY, highY, bottom, top)
+	for _, t := range ticks {
 		c.line(left, y.at(t), right, y.at(t), faint)
-		c.text(left-8, y.at(t)+4.5, "end", label(t), "")
+		c.text(left-8, y.at(t)+4.5, "end", number(t), "")
 	}
 	for _, t := range lines[0].x {
 		c.line(x.at(t), bottom, x.at(t), bottom+5, ink)
-		c.text(x.at(t), bottom+21, "middle", label(t), "")
+		c.text(x.at(t), bottom+21, "middle", number(t), "")
 	}
 	c.line(left, bottom, right, bottom, ink)
 	c.text((left+right)/2, height-18, "middle", xName, "")
-	c.text(0, 0, "middle", yName, fmt.Sprintf(` transform="translate(22 %d) rotate(-90)"`, (top+bottom)/2))
+	c.text(0, 0, "middle", yName, fmt.Sprintf(` transform="translate(28 %d) rotate(-90)"`, (top+bottom)/2))
 	names := labels(lines, y)
 	for i, l := range lines {
 		c.series(l, x, y)
@@ -176,7 +162,7 @@ func labels(lines []series, y scale) []float64 {
 	return at
 }
 
-// A panel is a timeline of the longest call in each slot, in milliseconds.
+// A panel is a timeline of the longest call under way in each slot, in milliseconds.
 type panel struct {
 	name    string
 	longest []float64
@@ -186,11 +172,11 @@ type panel struct {
 
 // timeline draws panels above each other, over seconds.
 func timeline(title, subtitle string, slot float64, panels []panel) string {
-	const width, left, right, top, tall, gap = 900, 72, 876, 92, 96, 42
+	const width, left, right, top, tall, gap = 900, 88, 876, 96, 96, 42
 	height := float64(top + len(panels)*(tall+gap) + 30)
 	c := newCanvas(width, height, title)
-	c.text(left-48, 30, "start", title, ` font-size="17" font-weight="600"`)
-	c.text(left-48, 50, "start", subtitle, ` fill="#57606a"`)
+	c.text(24, 30, "start", title, ` font-size="17" font-weight="600"`)
+	c.text(24, 50, "start", subtitle, ` fill="#57606a"`)
 	highest := 0.0
 	for _, p := range panels {
 		highest = max(highest, slices.Max(p.longest))
@@ -208,7 +194,7 @@ func timeline(title, subtitle string, slot float64, panels []panel) string {
 		y := scale{high: math.Ceil(highest/step) * step, from: bottom, to: begin}
 		for v := 0.0; v <= y.high; v += step {
 			c.line(left, y.at(v), right, y.at(v), faint)
-			c.text(left-8, y.at(v)+4.5, "end", label(v), "")
+			c.text(left-8, y.at(v)+4.5, "end", number(v), "")
 		}
 		c.text(left, begin-8, "start", p.name, ` font-weight="600" fill="`+p.colour+`"`)
 		c.bars(p, slot, x, y)
@@ -216,10 +202,10 @@ func timeline(title, subtitle string, slot float64, panels []panel) string {
 	}
 	for s := 0.0; s <= seconds+0.001; s++ {
 		c.line(x.at(s), bottom, x.at(s), bottom+5, ink)
-		c.text(x.at(s), bottom+20, "middle", label(s), "")
+		c.text(x.at(s), bottom+20, "middle", number(s), "")
 	}
 	c.text((left+right)/2, bottom+40, "middle", "seconds", "")
-	c.text(0, 0, "middle", "longest call, ms", fmt.Sprintf(` transform="translate(22 %.0f) rotate(-90)"`, (top+bottom)/2))
+	c.text(0, 0, "middle", "longest call, ms", fmt.Sprintf(` transform="translate(28 %.0f) rotate(-90)"`, (top+bottom)/2))
 	return c.done()
 }
 

@@ -8,10 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNamesDoNotTouch(t *testing.T) {
-	y := logScale(1, 1000, 400, 0)
+	y, _ := logScale(1, 1000, 400, 0)
 	ends := []float64{20, 21, 22, 500, 490, 23}
 	var lines []series
 	for _, v := range ends {
@@ -31,20 +32,27 @@ func TestNamesDoNotTouch(t *testing.T) {
 }
 
 func TestScales(t *testing.T) {
-	s := logScale(3, 700, 0, 1)
-	if s.low != 1 || math.Round(s.high) != 1000 {
-		t.Errorf("from %v to %v", s.low, s.high)
-	}
-	want := []string{"1", "2", "5", "10", "20", "50", "100", "200", "500", "1000"}
+	s, ticks := logScale(3, 700, 0, 1)
+	want := []string{"2", "5", "10", "20", "50", "100", "200", "500", "1,000"}
 	var got []string
-	for _, v := range s.ticks() {
-		got = append(got, label(v))
+	for _, v := range ticks {
+		got = append(got, number(v))
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("ticks %v, want %v", got, want)
 	}
-	if low, mid, high := s.at(0.5), s.at(math.Sqrt(1000)), s.at(1000); low != 0 || math.Abs(mid-0.5) > 1e-9 || math.Abs(high-1) > 1e-9 {
-		t.Errorf("drawn at %v, %v, %v", low, mid, high)
+	for v, want := range map[float64]float64{0.5: 0, 2: 0, math.Sqrt(2000): 0.5, 1000: 1} {
+		if got := s.at(v); math.Abs(got-want) > 1e-9 {
+			t.Errorf("%v is drawn at %v, want %v", v, got, want)
+		}
+	}
+}
+
+func TestACallIsUnderWayUntilItReturns(t *testing.T) {
+	const ms = time.Millisecond
+	got := underWay([]time.Duration{ms, 50 * ms, ms, 25 * ms, ms})
+	if want := []float64{1, 50, 50, 50, 25}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
