@@ -44,8 +44,12 @@ func joinAside(_ context.Context, r Replica) (member, error) {
 	var err error
 	a.client, err = rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{r.Redis},
-		DialCtxFn: func(ctx context.Context, addr string, _ *net.Dialer, _ *tls.Config) (net.Conn, error) {
-			return r.dial(ctx, "tcp", addr)
+		DialCtxFn: func(ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			return r.counter.Conn(conn), nil
 		},
 		OnInvalidations:   a.changed,
 		PipelineMultiplex: -1, // one connection, as rueidisaside has it

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/onetoken/onetoken/internal/herd"
 )
 
 // A Herd is replicas that want their first token at the same instant. They have clients of their own, which are connected
-// and subscribed by then: what that costs is counted apart.
+// and subscribed by then.
 type Herd struct {
 	Replicas int
 	Latency  time.Duration // of the endpoint
@@ -23,11 +25,11 @@ type Herd struct {
 type HerdResult struct {
 	Strategy string
 	Herd
-	Calls    int           // of the token endpoint
-	P50, Max time.Duration // that a replica waited beyond the endpoint's latency
-	Requests int           // that the replicas sent to Redis, from their first connection to their last
-	Setup    int           // further ones that set connections up
-	Failures int           // replicas without a token
+	Calls       int           // of the token endpoint
+	P50, Max    time.Duration // that a replica waited beyond the endpoint's latency
+	Requests    int           // that the replicas sent to Redis from then on, but for those that set a connection up
+	Connections int           // that they made, from the beginning
+	Failures    int           // replicas without a token
 }
 
 const (
@@ -42,20 +44,21 @@ func (h Herd) Run(ctx context.Context, s Strategy, redisAddr string) (HerdResult
 	}
 	endpoint := StartEndpoint(h.Latency, time.Hour)
 	defer endpoint.Close()
-	var counter Counter
-	members, err := s.gather(ctx, h.Replicas, Replica{Redis: redisAddr, TokenURL: endpoint.URL, dial: counter.Dial})
+	var counter herd.Counter
+	members, err := s.gather(ctx, h.Replicas, Replica{Redis: redisAddr, TokenURL: endpoint.URL, counter: &counter})
 	if err != nil {
 		return HerdResult{}, err
 	}
-	counter.settle(ctx)
+	settle(ctx, &counter)
+	before := counter.Requests()
 	waits := h.start(ctx, members, endpoint)
-	counter.settle(ctx)
+	settle(ctx, &counter)
 	for _, m := range members {
 		err = errors.Join(err, m.Close())
 	}
 	r := HerdResult{
 		Strategy: s.Name, Herd: h, Calls: endpoint.Calls(),
-		Requests: counter.Requests(), Setup: counter.Setup(), Failures: h.Replicas - len(waits),
+		Requests: counter.Requests().Since(before).Total(), Connections: counter.Connections(), Failures: h.Replicas - len(waits),
 	}
 	if len(waits) > 0 {
 		slices.Sort(waits)
@@ -111,9 +114,9 @@ func (h Herd) start(ctx context.Context, members []member, endpoint *Endpoint) [
 }
 
 // settle waits until no request is sent for a while.
-func (c *Counter) settle(ctx context.Context) {
-	for last := -1; last != c.Requests()+c.Setup() && ctx.Err() == nil; {
-		last = c.Requests() + c.Setup()
+func settle(ctx context.Context, counter *herd.Counter) {
+	for last := -1; last != counter.Requests().Total() && ctx.Err() == nil; {
+		last = counter.Requests().Total()
 		<-time.After(quiet)
 	}
 }

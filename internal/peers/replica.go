@@ -2,8 +2,8 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"github.com/onetoken/onetoken/internal/herd"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -47,7 +48,7 @@ type Replica struct {
 	Number   int // from 0
 	Redis    string
 	TokenURL string
-	dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to Redis
+	counter  *herd.Counter // of what it sends to Redis
 }
 
 const (
@@ -56,15 +57,19 @@ const (
 	lockTime = 30 * time.Second // longer than any call of the endpoint: none of these locks is renewed
 )
 
-// client returns a go-redis client that sends nothing twice. Its pool's size is go-redis's default.
-func (r Replica) client() *redis.Client {
-	return redis.NewClient(&redis.Options{
+// client returns a go-redis client that is connected and sends nothing twice. Its pool's size is go-redis's default.
+func (r Replica) client(ctx context.Context) (*redis.Client, error) {
+	rdb := redis.NewClient(&redis.Options{
 		Addr:                     r.Redis,
-		Dialer:                   r.dial,
 		ContextTimeoutEnabled:    true,
 		MaxRetries:               -1,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
+	r.counter.Watch(rdb)
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		return nil, errors.Join(err, rdb.Close())
+	}
+	return rdb, nil
 }
 
 // fetch asks the token endpoint.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/onetoken/onetoken/internal/herd"
 )
 
 // A Rotation is callers that ask for the token at a steady pace while it is replaced again and again. Who waits for an
@@ -110,8 +112,7 @@ func joinIdeal(ctx context.Context, r Rotation, _, tokenURL string) ([]call, fun
 }
 
 func joinManagers(ctx context.Context, r Rotation, redisAddr, tokenURL string) ([]call, func(), error) {
-	var counter Counter
-	members, err := Strategy{Ours, joinOnetoken}.gather(ctx, r.Replicas, Replica{Redis: redisAddr, TokenURL: tokenURL, dial: counter.Dial})
+	members, err := Strategy{Ours, joinOnetoken}.gather(ctx, r.Replicas, Replica{Redis: redisAddr, TokenURL: tokenURL, counter: new(herd.Counter)})
 	if err != nil {
 		return nil, nil, err
 	}

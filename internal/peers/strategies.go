@@ -23,8 +23,11 @@ type locked struct {
 }
 
 // joinRedsync has redsync's defaults: 32 tries, with a random pause of 50 to 250 ms between two of them.
-func joinRedsync(_ context.Context, r Replica) (member, error) {
-	rdb := r.client()
+func joinRedsync(ctx context.Context, r Replica) (member, error) {
+	rdb, err := r.client(ctx)
+	if err != nil {
+		return nil, err
+	}
 	rs := redsync.New(goredis.NewPool(rdb))
 	return &locked{r, rdb, func(ctx context.Context) (func(context.Context), error) {
 		mutex := rs.NewMutex(lockKey, redsync.WithExpiry(lockTime))
@@ -34,8 +37,11 @@ func joinRedsync(_ context.Context, r Replica) (member, error) {
 }
 
 // joinRedislock has the retry strategy of redislock's own example.
-func joinRedislock(_ context.Context, r Replica) (member, error) {
-	rdb := r.client()
+func joinRedislock(ctx context.Context, r Replica) (member, error) {
+	rdb, err := r.client(ctx)
+	if err != nil {
+		return nil, err
+	}
 	locker := redislock.New(rdb)
 	return &locked{r, rdb, func(ctx context.Context) (func(context.Context), error) {
 		retry := &redislock.Options{RetryStrategy: redislock.LinearBackoff(100 * time.Millisecond)}
@@ -74,7 +80,11 @@ type subscribed struct {
 const channel = "events"
 
 func subscribe(ctx context.Context, r Replica) (*subscribed, error) {
-	s := &subscribed{Replica: r, Client: r.client()}
+	rdb, err := r.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &subscribed{Replica: r, Client: rdb}
 	s.events = s.Subscribe(ctx, channel)
 	if _, err := s.events.Receive(ctx); err != nil { // the confirmation
 		_ = s.Close()
@@ -175,8 +185,11 @@ type onetoken struct {
 	rdb *redis.Client
 }
 
-func joinOnetoken(_ context.Context, r Replica) (member, error) {
-	rdb := r.client()
+func joinOnetoken(ctx context.Context, r Replica) (member, error) {
+	rdb, err := r.client(ctx)
+	if err != nil {
+		return nil, err
+	}
 	m, err := manager.New(manager.Config{ //nolint:contextcheck // a manager outlives who makes it
 		Redis: rdb, Replica: name(r.Number),
 		Environments: map[string]manager.Environment{environment: {

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/smithy-go/auth/bearer"
 	"golang.org/x/oauth2"
 
+	"github.com/onetoken/onetoken/internal/herd"
 	"github.com/onetoken/onetoken/manager"
 )
 
@@ -88,8 +89,7 @@ func floors() []Case {
 func warmManager(ctx context.Context, redisAddr string) (*manager.Manager, func(), error) {
 	endpoint := StartEndpoint(0, time.Hour)
 	defer endpoint.Close()
-	var counter Counter
-	o, err := joinOnetoken(ctx, Replica{Redis: redisAddr, TokenURL: endpoint.URL, dial: counter.Dial})
+	o, err := joinOnetoken(ctx, Replica{Redis: redisAddr, TokenURL: endpoint.URL, counter: new(herd.Counter)})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -108,14 +108,14 @@ func herds(all []peers.HerdResult) string {
 	ours := all[slices.IndexFunc(all, func(h peers.HerdResult) bool { return h.Strategy == peers.Ours })]
 	t := table{{
 		fmt.Sprintf("%d replicas, %s", ours.Replicas, span(ours.Latency)), "calls of the endpoint", "replicas without a token",
-		"wait, median", "wait, longest", "× ours", "requests", "a replica's", "× ours", "to set up",
+		"wait, median", "wait, longest", "× ours", "requests", "a replica's", "× ours", "connections",
 	}}
 	for _, h := range all {
 		t = append(t, []string{
 			h.Strategy, strconv.Itoa(h.Calls), strconv.Itoa(h.Failures), milliseconds(h.P50), milliseconds(h.Max),
 			ratio(float64(h.Max), float64(ours.Max)), number(float64(h.Requests)),
 			fmt.Sprintf("%.1f", float64(h.Requests)/float64(h.Replicas)), ratio(float64(h.Requests), float64(ours.Requests)),
-			number(float64(h.Setup)),
+			number(float64(h.Connections)),
 		})
 	}
 	return t.String()
