@@ -30,7 +30,7 @@ func Warm(ctx context.Context, redisAddr string) (tokens, transports []Case, end
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	handle, err := m.Env(environment)
+	handle, err := m.Env(environment) //nolint:contextcheck // it is there
 	if err != nil {
 		end()
 		return nil, nil, nil, err
