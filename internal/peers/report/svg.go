@@ -210,14 +210,19 @@ func timeline(title, subtitle string, slot float64, panels []panel) string {
 }
 
 func (c *canvas) bars(p panel, slot float64, x, y scale) {
-	for i, v := range p.longest {
+	for i, next := 0, 0; i < len(p.longest); i = next {
+		v := p.longest[i]
+		for next = i + 1; next < len(p.longest) && p.longest[next] == v; {
+			next++
+		}
 		colour := "#8c959f"
 		if v > p.blocked {
 			colour = p.colour
 		}
-		from, to := x.at(slot*float64(i)), x.at(slot*float64(i+1))
-		if h := y.from - y.at(v); h >= 0.05 {
-			fmt.Fprintf(c, `<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>`+"\n", from, y.at(v), to-from, h, colour)
+		if tall := y.from - y.at(v); tall >= 0.05 {
+			from, to := x.at(slot*float64(i)), x.at(slot*float64(next))
+			fmt.Fprintf(c, `<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" shape-rendering="crispEdges"/>`+"\n",
+				from, y.at(v), to-from, tall, colour)
 		}
 	}
 }

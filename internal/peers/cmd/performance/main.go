@@ -1,6 +1,6 @@
 // Command performance measures what docs/performance.md shows: see package peers.
 //
-//	performance                      prints tables, after about three minutes
+//	performance                      prints tables, after about a minute
 //	performance -write ../../docs    measures more and writes the page's tables and plots
 //	performance -redraw ../../docs   writes them again from what was measured last
 package main
