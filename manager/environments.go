@@ -169,6 +169,13 @@ const (
 // lookup returns the environment of the name. Where there is none it is looked up, if there is a Config.Resolve. A caller's end
 // is its own, not the call's.
 func (m *Manager) lookup(ctx context.Context, name string) (*Env, error) {
+	if e := m.envs.find(name); e != nil {
+		return e, nil
+	}
+	return m.lookupMissing(ctx, name)
+}
+
+func (m *Manager) lookupMissing(ctx context.Context, name string) (*Env, error) {
 	for {
 		if e := m.envs.find(name); e != nil {
 			return e, nil

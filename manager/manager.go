@@ -217,9 +217,6 @@ func (m *Manager) unknown(name string) error {
 
 // Token returns a token of env that can be used for a while: see [Env.Token]. Errors are those, and those of [Manager.Env].
 func (m *Manager) Token(ctx context.Context, env string) (*Token, error) {
-	if e := m.envs.find(env); e != nil {
-		return e.Token(ctx)
-	}
 	e, err := m.lookup(ctx, env)
 	if err != nil {
 		return nil, err

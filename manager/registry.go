@@ -1,45 +1,34 @@
 package manager
 
 import (
-	"maps"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 )
 
-// A registry finds environments by name while others come and go: without a lock, and without an allocation.
+// A registry finds environments by name while others come and go: without a lock, without an allocation, and among ten
+// thousand in less time than a map needs, which is most of what a token by name costs.
 type registry struct {
-	found atomic.Pointer[table]
-	mu    sync.Mutex // held by those who change it
-}
-
-// A table is what a registry holds at one moment. It is immutable.
-type table struct {
-	base   map[string]*Env
-	recent map[string]*Env // since base was made: few, so that to add one is not to copy all
-	list   []*Env          // both, in the order in which they came
-}
-
-func (r *registry) table() *table {
-	if t := r.found.Load(); t != nil {
-		return t
-	}
-	return &table{}
+	index atomic.Pointer[index]  // nil: there is none
+	list  atomic.Pointer[[]*Env] // in the order in which they came; beyond its length the array may have more
+	mu    sync.Mutex             // held by those who change it
 }
 
 // find returns nil where there is none.
 func (r *registry) find(name string) *Env {
-	t := r.found.Load()
-	if t == nil {
-		return nil
+	if x := r.index.Load(); x != nil {
+		return x.find(name)
 	}
-	if e, ok := t.base[name]; ok {
-		return e
-	}
-	return t.recent[name]
+	return nil
 }
 
 // all returns the environments as they are now. The slice must not be changed.
-func (r *registry) all() []*Env { return r.table().list }
+func (r *registry) all() []*Env {
+	if list := r.list.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
 
 // add adds e unless there is one of its name, which it returns.
 func (r *registry) add(e *Env) (other *Env) {
@@ -48,46 +37,72 @@ func (r *registry) add(e *Env) (other *Env) {
 	if other := r.find(e.name); other != nil {
 		return other
 	}
-	t := r.table()
-	next := &table{base: t.base, recent: maps.Clone(t.recent), list: append(t.list, e)} // beyond what others see of the list
-	if next.recent == nil {
-		next.recent = map[string]*Env{}
+	list := append(r.all(), e)
+	if x := r.index.Load(); x != nil && x.hasRoom(len(list)) {
+		x.add(e)
+	} else {
+		r.index.Store(newIndex(list))
 	}
-	next.recent[e.name] = e
-	// Rebuilt each time that the recent ones are as many as the root of all, n additions copy n^1.5 entries altogether.
-	if n := len(next.recent); n*n > len(next.list)+rebuilt {
-		next.rebuild()
-	}
-	r.found.Store(next)
+	r.list.Store(&list)
 	return nil
 }
-
-// rebuilt is the square of how many recent ones there are at least before a table is rebuilt.
-const rebuilt = 256
 
 // remove takes out those of which gone is true, and returns them.
 func (r *registry) remove(gone func(*Env) bool) []*Env {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var removed []*Env
-	next := &table{}
+	var removed, list []*Env
 	for _, e := range r.all() {
 		if gone(e) {
 			removed = append(removed, e)
 		} else {
-			next.list = append(next.list, e)
+			list = append(list, e)
 		}
 	}
 	if len(removed) > 0 {
-		next.rebuild()
-		r.found.Store(next)
+		r.index.Store(newIndex(list))
+		r.list.Store(&list)
 	}
 	return removed
 }
 
-func (t *table) rebuild() {
-	t.base, t.recent = make(map[string]*Env, len(t.list)), nil
-	for _, e := range t.list {
-		t.base[e.name] = e
+// An index is a hash table with linear probing. Slots are filled, and never emptied: who looks while one is added finds it,
+// or not yet.
+type index struct {
+	seed  maphash.Seed
+	slots []atomic.Pointer[Env] // a power of two, at most half of them filled
+}
+
+func newIndex(envs []*Env) *index {
+	n := 16
+	for n < 3*len(envs) {
+		n *= 2
+	}
+	x := &index{maphash.MakeSeed(), make([]atomic.Pointer[Env], n)}
+	for _, e := range envs {
+		x.add(e)
+	}
+	return x
+}
+
+func (x *index) hasRoom(n int) bool { return 2*n <= len(x.slots) }
+
+func (x *index) find(name string) *Env {
+	mask := uint64(len(x.slots) - 1)
+	for i := maphash.String(x.seed, name); ; i++ {
+		if e := x.slots[i&mask].Load(); e == nil || e.name == name {
+			return e
+		}
+	}
+}
+
+// add fills a slot. Only one may add at a time.
+func (x *index) add(e *Env) {
+	mask := uint64(len(x.slots) - 1)
+	for i := maphash.String(x.seed, e.name); ; i++ {
+		if slot := &x.slots[i&mask]; slot.Load() == nil {
+			slot.Store(e)
+			return
+		}
 	}
 }
