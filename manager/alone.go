@@ -21,7 +21,7 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	}
 	ctx, signal := e.signals.StartRefresh(context.WithoutCancel(ctx), time.Now())
 	f.noteRefresh(signal.Context())
-	reply, took, failed := e.ask(ctx, e.source)
+	reply, took, failed := e.ask(ctx, f.conf, f.conf.source)
 	if failed != nil {
 		signal.End(ctx, outcomeFailed, telemetry.ErrorType(failed.Code))
 		e.mu.Lock()
@@ -30,10 +30,10 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 		f.failHere(failed, 0, attempt)
 		return true
 	}
-	life := e.policy.life(reply.ExpiresIn)
+	life := f.conf.policy.life(reply.ExpiresIn)
 	signal.End(ctx, outcomeAlone, "")
 	e.log.Warn("refreshed without Redis", "outcome", outcomeAlone, "took_ms", took.Milliseconds())
-	t := e.newToken(reply, store.Issue{At: start}, life, took)
+	t := f.conf.newToken(e, reply, store.Issue{At: start}, life, took)
 	e.mu.Lock()
 	e.publishLocked(e.newSnapshot(t, at+life), at, notLost)
 	e.mu.Unlock()

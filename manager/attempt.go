@@ -19,6 +19,7 @@ import (
 type attempt struct {
 	flight *flight
 	env    *Env
+	conf   *resolved // the flight's
 	lease  *lock.Lease
 	seen   *store.Record // the read that it is based on
 	log    *slog.Logger
@@ -74,7 +75,7 @@ func (a *attempt) run(ctx context.Context) (over bool) {
 	}
 	// From here on it is finished, whoever goes, and though the lease be lost: the answer may be the only one there is.
 	ctx = context.WithoutCancel(ctx)
-	reply, took, failed := e.ask(ctx, a.source())
+	reply, took, failed := e.ask(ctx, a.conf, a.source())
 	a.log = a.log.With("version", a.issue.Version, "took_ms", took.Milliseconds())
 	a.noteLostLease()
 	if failed != nil {
@@ -105,10 +106,10 @@ func (a *attempt) renew(ctx context.Context) (done, over bool) {
 }
 
 // ask asks the source, within the endpoint timeout. Time in which the process was stopped doesn't count.
-func (e *Env) ask(ctx context.Context, source Source) (reply *Reply, took time.Duration, failed *endpoint.Error) {
-	ctx, cancel := unhurried(ctx, e.policy.EndpointTimeout, e.m.now)
+func (e *Env) ask(ctx context.Context, conf *resolved, source Source) (reply *Reply, took time.Duration, failed *endpoint.Error) {
+	ctx, cancel := unhurried(ctx, conf.policy.EndpointTimeout, e.m.now)
 	defer cancel()
-	ctx, request := e.signals.StartRequest(ctx)
+	ctx, request := e.signals.StartRequest(ctx, conf.server)
 	asked := e.m.now()
 	reply, failed = fetch(ctx, source)
 	took = e.m.now() - asked
@@ -156,12 +157,12 @@ func (a *attempt) noteLostLease() {
 func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration) (over bool) {
 	e := a.env
 	a.granted(reply.RefreshToken, reply.RefreshExpiresIn)
-	life := e.policy.life(reply.ExpiresIn)
-	t := e.newToken(reply, a.issue, life, took)
+	life := a.conf.policy.life(reply.ExpiresIn)
+	t := a.conf.newToken(e, reply, a.issue, life, took)
 	var ttl time.Duration
 	err := store.ErrExpired
 	sent := e.m.now()
-	if life >= minLife && life-(sent-a.at) > e.policy.margin(life) {
+	if life >= minLife && life-(sent-a.at) > a.conf.policy.margin(life) {
 		ttl, sent, err = a.put(ctx, life, t)
 	}
 	switch {
@@ -198,7 +199,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 // one would be a loop. The fleet is not told: a failure no newer than the stored token is none.
 func (a *attempt) tooShort(life, expires time.Duration) (over bool) {
 	e := a.env
-	if expires-e.m.now() > e.policy.margin(life) {
+	if expires-e.m.now() > a.conf.policy.margin(life) {
 		return false
 	}
 	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token was too near its end once it was stored"}
@@ -212,19 +213,19 @@ func (f *flight) failHere(failed *endpoint.Error, v Version, attempt int) {
 	e := f.env
 	answer := &EndpointError{
 		Environment: e.name, Code: failed.Code, Status: failed.Status, Message: failed.Message, Attempt: attempt,
-		RetryAfter: e.policy.backoff(failed.Code, attempt, failed.RetryAfter), Version: v, ReportedBy: e.m.replica, Err: failed.Err,
+		RetryAfter: f.conf.policy.backoff(failed.Code, attempt, failed.RetryAfter), Version: v, ReportedBy: e.m.replica, Err: failed.Err,
 	}
 	e.log.Warn("no token", "outcome", outcomeFailed, "version", v, "code", answer.Code, "error", answer)
-	e.holdBack(answer, attempt)
+	f.holdBack(answer, attempt)
 	f.fail(answer, 0, answer.RetryAfter)
 }
 
-func (e *Env) newToken(reply *Reply, at store.Issue, life, took time.Duration) *Token {
+func (r *resolved) newToken(e *Env, reply *Reply, at store.Issue, life, took time.Duration) *Token {
 	issuedAt := at.At.Truncate(time.Millisecond) // as it stands in Redis
 	t := Token{
 		AccessToken: reply.AccessToken, TokenType: reply.TokenType, Scope: reply.Scope,
 		IssuedAt: issuedAt, ExpiresAt: issuedAt.Add(life),
-		Version: at.Version, RefreshedBy: e.m.replica, Took: took, Config: e.fingerprint,
+		Version: at.Version, RefreshedBy: e.m.replica, Took: took, Config: r.fingerprint,
 	}
 	if t.TokenType == "" {
 		t.TokenType = "Bearer"
@@ -258,7 +259,7 @@ func (a *attempt) publish(s *snapshot, sent time.Duration) {
 	e := a.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if judge(a.seen, e.policy, e.fingerprint) == foreign {
+	if judge(a.seen, a.conf.policy, a.conf.fingerprint) == foreign {
 		e.conflict = e.conflict.grown(e.m.now())
 	}
 	// History may have been lost between our snapshot and the version that was just issued above it.
@@ -340,7 +341,7 @@ func (a *attempt) writeLater(ctx context.Context, end, until time.Duration, writ
 		}
 		if write() {
 			e.writes.ok(e)
-			e.look()
+			e.lookAt(false)
 			return
 		}
 		if e.m.now() >= closeBy {
@@ -359,7 +360,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	a.keep(ctx)
 	f := store.Failure{
 		Code: failed.Code, Status: failed.Status, Message: failed.Message, Version: a.issue.Version,
-		Config: e.fingerprint, Credential: e.credential(), ReportedBy: e.m.replica,
+		Config: a.conf.fingerprint, Credential: a.conf.credential(), ReportedBy: e.m.replica,
 	}
 	local := f.Code == endpoint.CodeUnreachable
 	if local {
@@ -367,12 +368,12 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		a.release(ctx)
 		f.Attempt, f.ReportedBy = a.localAttempt(), withReporter(a.seen.Failure, e.m.replica)
 	} else {
-		f.Attempt = attemptNumber(a.seen.Failure, e.fingerprint, e.credential())
+		f.Attempt = attemptNumber(a.seen.Failure, a.conf.fingerprint, a.conf.credential())
 	}
 	if endpoint.IsRefusal(f.Code) {
 		f.Attempt = max(f.Attempt, a.localAttempt())
 	}
-	backoff := e.policy.backoff(f.Code, f.Attempt, failed.RetryAfter)
+	backoff := a.conf.policy.backoff(f.Code, f.Attempt, failed.RetryAfter)
 	recorded, now, err := a.record(ctx, f, backoff)
 	answer := &EndpointError{
 		Environment: e.name, Code: f.Code, Status: f.Status, Message: f.Message, Attempt: f.Attempt,
@@ -396,7 +397,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 	}
 	e.noteBackoff(e.m.now() + answer.RetryAfter)
 	if local || err != nil || endpoint.IsRefusal(f.Code) { // nobody else knows, or may not for long
-		e.holdBack(answer, f.Attempt)
+		a.flight.holdBack(answer, f.Attempt)
 	}
 	var end error = answer
 	if a.use != nil {
@@ -405,13 +406,16 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 			end = e.loginError("the refresh token was refused ("+f.Code+")", answer)
 		}
 	}
+	if endpoint.IsRefusal(f.Code) {
+		e.lookUpAgain()
+	}
 	a.flight.fail(end, f.Version, backoff)
 	return true
 }
 
 // record writes the failure, and runs the write again where its outcome isn't known.
 func (a *attempt) record(ctx context.Context, f store.Failure, backoff time.Duration) (*store.Failure, time.Time, error) {
-	keep := 2 * a.env.policy.longestOf(f.Code)
+	keep := 2 * a.conf.policy.longestOf(f.Code)
 	use := a.use
 	if use != nil {
 		use.Refused = f.Code == grantRefused
@@ -441,11 +445,14 @@ func (a *attempt) localAttempt() int {
 	return n
 }
 
-// holdBack keeps this replica from the endpoint, and nobody else.
-func (e *Env) holdBack(err *EndpointError, attempt int) {
-	credential := e.credential()
+// holdBack keeps this replica from the endpoint, and nobody else: with the settings that the flight has.
+func (f *flight) holdBack(err *EndpointError, attempt int) {
+	e, credential := f.env, f.conf.credential()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if f.conf != e.conf() {
+		return
+	}
 	e.local = local{attempt: attempt, until: e.m.now() + err.RetryAfter, err: err, credential: credential}
 	e.noteBackoff(e.local.until)
 }

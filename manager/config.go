@@ -2,6 +2,7 @@ package manager
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/onetoken/onetoken/internal/secret"
 	"github.com/onetoken/onetoken/lock"
 	"github.com/onetoken/onetoken/manager/endpoint"
+	"github.com/onetoken/onetoken/manager/telemetry"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -70,8 +72,18 @@ type Config struct {
 	// has the options that make an unreachable Redis noticed quickly.
 	Redis redis.UniversalClient
 
-	// Environments by name ([A-Za-z0-9._-]{1,128}); at least one.
+	// Environments by name ([A-Za-z0-9._-]{1,128}); at least one, unless there is a Resolve. [Manager.SetEnvironment] adds
+	// others later.
 	Environments map[string]Environment
+	// Resolve looks up an environment that is asked for and isn't there: a tenant's, say, in a database. It is called once for
+	// all who ask at the same time, at most 64 times at once, under a context of its own that ends after 10 s, and must be safe
+	// for concurrent use. [ErrNoEnvironment] in its error's chain says that there is none of the name; an error is the answer
+	// for a second. It is called again for what was let go or removed, and behind the callers when the endpoint has refused a
+	// client, whose secret may have been replaced.
+	Resolve func(ctx context.Context, name string) (Environment, error)
+	// IdleAfter is how long an environment that came from Resolve is kept, half of it longer at most, after its token was last
+	// asked for; default 10 min. One with KeepWarm or a listener is kept.
+	IdleAfter time.Duration
 
 	Namespace string       // of the keys in Redis; default "onetoken"
 	Replica   string       // this process's name in Redis and in logs; default host:pid
@@ -356,7 +368,7 @@ func (e Environment) endpointConfig(p Policy, log *slog.Logger) endpoint.Config 
 	}
 }
 
-// resolved is an environment ready for use.
+// resolved is an environment ready for use. It is immutable.
 type resolved struct {
 	policy      Policy
 	source      Source
@@ -366,6 +378,7 @@ type resolved struct {
 	origins     []string      // nil: any
 	fingerprint string
 	credential  func() string // of the secrets as they are now: those in files may be replaced
+	server      telemetry.Server
 }
 
 func cloneValues(v url.Values) url.Values {

@@ -16,7 +16,6 @@ import (
 
 // An Env is an environment's handle. It is safe for concurrent use.
 type Env struct {
-	resolved
 	m    *Manager
 	name string
 	log  *slog.Logger
@@ -24,6 +23,7 @@ type Env struct {
 
 	snap     atomic.Pointer[snapshot] // read by anyone, written under mu
 	behindAt atomic.Int64             // no flight behind the callers starts before this instant
+	settings atomic.Pointer[resolved] // read by anyone, written under mu
 
 	// A Redis that is full or read-only still answers reads, and one shard of a cluster may be away: each kind of call
 	// has its own health, in each environment.
@@ -44,9 +44,13 @@ type Env struct {
 	lastRead    time.Duration
 	sealed      Version       // the last token that was found not to open here
 	heardAt     time.Duration // when a flight that waits was last told to look
-	looking     bool          // whether a read is under way that nobody waits for
-	lookAgain   bool
-	closed      bool
+	look        look
+	failedLooks int // in a row
+	closed      bool          // with the manager
+	retired     bool          // it is no longer one of the manager's
+	tenant      bool          // it was looked up, and is let go when nobody asks for it
+	usedAt      time.Duration // when it was last seen to be asked for
+	watched     bool          // its next use is noticed
 	listeners   map[*listener]struct{}
 
 	listening atomic.Int64 // how many of them there are
@@ -85,6 +89,9 @@ type local struct {
 
 // Name returns the environment's name.
 func (e *Env) Name() string { return e.name }
+
+// conf is what is configured now. Who needs more of it than one thing, at more than one moment, keeps what he got.
+func (e *Env) conf() *resolved { return e.settings.Load() }
 
 // Token returns a token with at least the expiry margin of life left. On a warm snapshot it is one atomic load and one
 // look at the monotonic clock: no lock, no allocation, no Redis, and ctx isn't looked at. Past its refresh point the
@@ -137,6 +144,7 @@ func (e *Env) Invalidate(ctx context.Context, v Version) (Version, error) {
 	}
 	e.writes.ok(e)
 	e.log.Info("invalidated", "outcome", "invalidated", "version", d)
+	e = e.present()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.dropLocked(d)
@@ -150,7 +158,8 @@ func (e *Env) refreshBehind(s *snapshot, now time.Duration) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.snap.Load() != s || e.flight != nil || int64(now) < e.behindAt.Load() {
+	e.noteUseLocked()
+	if e.snap.Load() != s || s != nil && now < s.refreshAt && !s.suspect || e.flight != nil || int64(now) < e.behindAt.Load() {
 		return
 	}
 	above := anyVersion

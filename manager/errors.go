@@ -45,6 +45,19 @@ func (e *UnknownEnvironmentError) Error() string {
 	return fmt.Sprintf("onetoken: unknown environment %.128q; configured: %s%s", e.Environment, strings.Join(known, ", "), more)
 }
 
+// A ResolveError says that an environment could not be looked up by [Config.Resolve]. It wraps that function's error, which it
+// repeats.
+type ResolveError struct {
+	Environment string
+	Err         error
+}
+
+func (e *ResolveError) Error() string {
+	return fmt.Sprintf("onetoken: %s: its configuration could not be looked up: %v", e.Environment, e.Err)
+}
+
+func (e *ResolveError) Unwrap() error { return e.Err }
+
 // A RedisError says that Redis can't be asked: for Token, where there is no usable token either. It wraps the client's
 // error.
 type RedisError struct {

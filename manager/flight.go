@@ -26,6 +26,7 @@ type ask struct {
 // under way.
 type flight struct {
 	env    *Env
+	conf   *resolved // as it was configured when it began
 	cancel context.CancelCauseFunc
 	poke   chan struct{} // "look again"; buffered, so that a poke between a look and the wait isn't lost
 	done   chan struct{} // closed when result and err are set
@@ -51,6 +52,13 @@ var errAbandoned = errors.New("onetoken: nobody waits for it any more")
 func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 	left := ctx.Err() != nil
 	t, err := e.join(ctx, a)
+	for errors.Is(err, errRetired) || errors.Is(err, errReconfigured) {
+		var now *Env
+		if now, err = e.current(ctx); err == nil {
+			e = now
+			t, err = e.join(ctx, a)
+		}
+	}
 	if err != nil && !left {
 		e.signals.CallerError(ctx, kindOf(err))
 	}
@@ -63,10 +71,14 @@ func (e *Env) join(ctx context.Context, a ask) (*Token, error) {
 		return nil, &WaitError{Environment: e.name, Waiting: "for a token", Err: context.Cause(ctx)}
 	}
 	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return nil, ErrClosed
+	if e.closed || e.retired {
+		defer e.mu.Unlock()
+		if e.closed {
+			return nil, ErrClosed
+		}
+		return nil, errRetired
 	}
+	e.noteUseLocked()
 	if s := e.usableLocked(a.above); s != nil && !a.explicit {
 		e.mu.Unlock()
 		return s.token, nil
@@ -158,7 +170,7 @@ func (a ask) special() bool { return a.explicit || a.rejected || a.longer }
 func (e *Env) startLocked(a ask) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f := &flight{
-		env: e, cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
+		env: e, conf: e.conf(), cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
 		ask: a, base: ask{above: anyVersion}, waitingFor: "for Redis",
 		askedAt: e.m.now() - 1, // all that it reads is sent after it, though the clock may not tell
 	}
@@ -226,8 +238,23 @@ func (f *flight) endUnwantedLocked() {
 	default:
 		return
 	}
+	f.endLocked(cause)
+}
+
+// endLocked ends a flight whose request wasn't sent.
+func (f *flight) endLocked(cause error) {
 	f.cancel(cause)
 	f.finishLocked(nil, cause)
+}
+
+// endOutdatedLocked ends a flight whose settings are no longer those of its environment.
+func (f *flight) endOutdatedLocked() {
+	switch e := f.env; {
+	case e.retired:
+		f.endLocked(errRetired)
+	case f.conf != e.conf():
+		f.endLocked(errReconfigured)
+	}
 }
 
 // finishLocked gives everybody the result. Only the first one counts.
@@ -260,7 +287,8 @@ func (f *flight) serve() bool {
 	return true
 }
 
-// serveOwn is serve for the flight's own new token, which has no snapshot if the manager was closed meanwhile.
+// serveOwn is serve for the flight's own new token, which has no snapshot if the manager was closed meanwhile, or the
+// environment taken out or changed.
 func (f *flight) serveOwn(t *Token) bool {
 	if f.serve() {
 		return true
@@ -268,10 +296,11 @@ func (f *flight) serveOwn(t *Token) bool {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed {
+	gone := e.closed || e.retired || f.conf != e.conf()
+	if gone {
 		f.finishLocked(t, nil)
 	}
-	return e.closed
+	return gone
 }
 
 // passOver asks for a token above one that is alive in Redis, but not here, where its life only shrinks.
@@ -323,7 +352,9 @@ func (f *flight) fail(err error, v Version, hold time.Duration) {
 
 // failLocked ends the flight with err, which is also the answer for those who ask within the hold.
 func (f *flight) failLocked(err error, v Version, hold time.Duration) {
-	f.env.holdLocked(err, v, min(hold, learnt))
+	if f.conf == f.env.conf() {
+		f.env.holdLocked(err, v, min(hold, learnt))
+	}
 	f.finishLocked(nil, err)
 }
 

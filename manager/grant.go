@@ -33,11 +33,11 @@ const (
 )
 
 // leaseLength is the lease's. A refresh token is used by one alone: no request with it may outlive its lease.
-func (e *Env) leaseLength() time.Duration {
-	if e.rotating == nil {
-		return e.policy.Lease
+func (r *resolved) leaseLength() time.Duration {
+	if r.rotating == nil {
+		return r.policy.Lease
 	}
-	return max(e.policy.Lease, e.policy.EndpointTimeout+sendReserve)
+	return max(r.policy.Lease, r.policy.EndpointTimeout+sendReserve)
 }
 
 // seedLabel tells a configured refresh token from another, "" where there is none.
@@ -121,15 +121,15 @@ func (v grantView) takenFor(r *store.Record) time.Duration {
 func (e *Env) grantInUse(r *store.Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.grantViewLocked(Secret{}).takenFor(r) > 0
+	return e.grantViewLocked(e.conf(), Secret{}).takenFor(r) > 0
 }
 
 // grantViewLocked gathers what decide looks at. seed was read before, as it may come from a file.
-func (e *Env) grantViewLocked(seed Secret) grantView {
-	if e.rotating == nil {
+func (e *Env) grantViewLocked(conf *resolved, seed Secret) grantView {
+	if conf.rotating == nil {
 		return grantView{}
 	}
-	v := grantView{used: true, label: seedLabel(seed), client: e.client, over: e.takenOver, held: e.unwritten > 0}
+	v := grantView{used: true, label: seedLabel(seed), client: conf.client, over: e.takenOver, held: e.unwritten > 0}
 	if e.m.now() < e.closedUntil {
 		v.closed = e.closedGrant
 	}
@@ -137,26 +137,26 @@ func (e *Env) grantViewLocked(seed Secret) grantView {
 }
 
 // seed is the configured refresh token.
-func (e *Env) seed() Secret {
-	if e.seeds == nil {
+func (r *resolved) seed() Secret {
+	if r.seeds == nil {
 		return Secret{}
 	}
-	return e.seeds()
+	return r.seeds()
 }
 
 // take issues the attempt's version, and takes the refresh token where one is used.
 func (a *attempt) take(ctx context.Context) error {
 	e := a.env
 	var err error
-	if e.rotating == nil {
+	if a.conf.rotating == nil {
 		a.issue, err = e.m.store.Issue(ctx, e.name, a.lease.Value(), a.seen)
 		return err
 	}
-	seed := e.seed()
+	seed := a.conf.seed()
 	e.mu.Lock()
-	view := e.grantViewLocked(seed)
+	view := e.grantViewLocked(a.conf, seed)
 	e.mu.Unlock()
-	a.issue, a.use, err = e.m.store.IssueWithGrant(ctx, e.name, a.lease.Value(), a.seen, e.leaseLength()+takenReserve)
+	a.issue, a.use, err = e.m.store.IssueWithGrant(ctx, e.name, a.lease.Value(), a.seen, a.conf.leaseLength()+takenReserve)
 	if err != nil {
 		if a.use != nil || isUnknown(err) {
 			a.unused(ctx)
@@ -173,7 +173,7 @@ func (a *attempt) take(ctx context.Context) error {
 // unused says that the refresh token that was taken wasn't, or isn't, used.
 func (a *attempt) unused(ctx context.Context) {
 	e := a.env
-	if e.rotating == nil {
+	if a.conf.rotating == nil {
 		return
 	}
 	a.over()
@@ -210,20 +210,19 @@ const reopenAfter = 15 * time.Second
 
 // source is what the attempt asks.
 func (a *attempt) source() Source {
-	e := a.env
-	if e.rotating == nil {
-		return e.source
+	if a.conf.rotating == nil {
+		return a.conf.source
 	}
-	return SourceFunc(func(ctx context.Context) (*Reply, error) { return e.rotating.Refresh(ctx, a.refreshToken) })
+	return SourceFunc(func(ctx context.Context) (*Reply, error) { return a.conf.rotating.Refresh(ctx, a.refreshToken) })
 }
 
 // granted notes the refresh token that is good from now on: the endpoint's, or the one that was used. life is that of a new
 // one, 0 where it isn't known.
 func (a *attempt) granted(refreshToken Secret, life time.Duration) {
-	if a.env.rotating == nil {
+	if a.conf.rotating == nil {
 		return
 	}
-	g := store.NewGrant{RefreshToken: refreshToken, Client: a.env.client, Label: a.label, Life: min(max(life, 0), longestGrant)}
+	g := store.NewGrant{RefreshToken: refreshToken, Client: a.conf.client, Label: a.label, Life: min(max(life, 0), longestGrant)}
 	if refreshToken.IsEmpty() {
 		g.RefreshToken, g.SameLife = a.refreshToken, a.use.Label == ""
 	}
@@ -325,13 +324,14 @@ func (e *Env) loginError(reason string, err error) *LoginError {
 
 // loginReason says for the status why a person must log in, "" where none must.
 func (e *Env) loginReason(r *store.Record) string {
-	if e.rotating == nil {
+	conf := e.conf()
+	if conf.rotating == nil {
 		return ""
 	}
-	seed := e.seed()
+	seed := conf.seed()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.grantViewLocked(seed).needsLogin(r.Grant)
+	return e.grantViewLocked(conf, seed).needsLogin(r.Grant)
 }
 
 // ImportGrant makes refreshToken, which lives for expiresIn (0: without a known end), the one that the fleet uses, in place of
@@ -339,7 +339,7 @@ func (e *Env) loginReason(r *store.Record) string {
 // grant's version. Errors: an *[UnknownEnvironmentError]; a *[ConfigError] where the environment's grant isn't refresh_token;
 // a *[RedisError], after which it isn't known whether it was done.
 func (m *Manager) ImportGrant(ctx context.Context, env string, refreshToken Secret, expiresIn time.Duration) (Version, error) {
-	e, err := m.grantee(env)
+	e, conf, err := m.grantee(ctx, env)
 	if err != nil {
 		return 0, err
 	}
@@ -347,7 +347,7 @@ func (m *Manager) ImportGrant(ctx context.Context, env string, refreshToken Secr
 		return 0, fmt.Errorf("onetoken: %s: %w", env, err)
 	}
 	v, err := m.store.AdoptGrant(ctx, env, store.NewGrant{
-		RefreshToken: refreshToken, Client: e.client, Label: seedLabel(e.seed()), Life: min(max(expiresIn, 0), longestGrant),
+		RefreshToken: refreshToken, Client: conf.client, Label: seedLabel(conf.seed()), Life: min(max(expiresIn, 0), longestGrant),
 	})
 	if err != nil {
 		return 0, e.grantFailed(ctx, err)
@@ -364,7 +364,7 @@ func (m *Manager) ImportGrant(ctx context.Context, env string, refreshToken Secr
 // [Manager.ImportGrant]; a *[WaitError] with ctx's cause; a *[LoginError] where what stands there can't be read, and so can't
 // be revoked.
 func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx context.Context, refreshToken Secret) error) (found bool, err error) {
-	e, err := m.grantee(env)
+	e, conf, err := m.grantee(ctx, env)
 	if err != nil {
 		return false, err
 	}
@@ -380,7 +380,7 @@ func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx contex
 			pause(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
 			continue
 		}
-		lease, err := m.locker.Try(ctx, m.store.Keys(env).Lock, e.leaseLength())
+		lease, err := m.locker.Try(ctx, m.store.Keys(env).Lock, conf.leaseLength())
 		if _, busy := errors.AsType[*lock.BusyError](err); busy {
 			pause(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
 			continue
@@ -388,7 +388,7 @@ func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx contex
 		if err != nil {
 			return false, e.grantFailed(ctx, err)
 		}
-		found, err := e.logout(ctx, lease, r, revoke)
+		found, err := e.logout(ctx, conf, lease, r, revoke)
 		if err := lease.Release(ctx); err != nil {
 			e.log.Warn("the lease could not be released", "outcome", "release_failed", "error", err)
 		}
@@ -400,9 +400,9 @@ func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx contex
 }
 
 // logout is Logout with the lease, based on the read r.
-func (e *Env) logout(ctx context.Context, lease *lock.Lease, r *store.Record, revoke func(context.Context, Secret) error) (found bool, err error) {
-	m, seed := e.m, e.seed()
-	at, use, err := m.store.IssueWithGrant(ctx, e.name, lease.Value(), r, e.leaseLength()+takenReserve)
+func (e *Env) logout(ctx context.Context, conf *resolved, lease *lock.Lease, r *store.Record, revoke func(context.Context, Secret) error) (found bool, err error) {
+	m, seed := e.m, conf.seed()
+	at, use, err := m.store.IssueWithGrant(ctx, e.name, lease.Value(), r, conf.leaseLength()+takenReserve)
 	unreadable, isUnreadable := errors.AsType[*store.UnreadableError](err)
 	switch {
 	case errors.Is(err, store.ErrChanged), errors.Is(err, store.ErrLost):
@@ -450,13 +450,17 @@ func (e *Env) logout(ctx context.Context, lease *lock.Lease, r *store.Record, re
 	return found, nil
 }
 
-// grantee returns an environment that uses refresh tokens.
-func (m *Manager) grantee(name string) (*Env, error) {
-	e, err := m.Env(name)
-	if err == nil && e.rotating == nil {
-		return nil, &ConfigError{Environment: name, Err: errors.New("grant: its grant is not refresh_token")}
+// grantee returns an environment that uses refresh tokens, and how it is configured.
+func (m *Manager) grantee(ctx context.Context, name string) (*Env, *resolved, error) {
+	e, err := m.lookup(ctx, name)
+	if err != nil {
+		return nil, nil, err
 	}
-	return e, err
+	conf := e.conf()
+	if conf.rotating == nil {
+		return nil, nil, &ConfigError{Environment: name, Err: errors.New("grant: its grant is not refresh_token")}
+	}
+	return e, conf, nil
 }
 
 // grantFailed makes the caller's error of one of Redis's.

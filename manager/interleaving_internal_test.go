@@ -20,12 +20,12 @@ func quietEnv(t *testing.T) *Env {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	return m.envs["prod"]
+	return m.envs.find("prod")
 }
 
 // handFlight is a flight that doesn't run by itself.
 func handFlight(e *Env) *flight {
-	return &flight{env: e, cancel: func(error) {}, poke: make(chan struct{}, 1), done: make(chan struct{}), ask: ask{above: anyVersion}}
+	return &flight{env: e, conf: e.conf(), cancel: func(error) {}, poke: make(chan struct{}, 1), done: make(chan struct{}), ask: ask{above: anyVersion}}
 }
 
 func TestARefreshThatJoinsAfterTheReadIsNotAnsweredByAnOlderFailure(t *testing.T) {
@@ -67,7 +67,7 @@ func TestAHoldHasItsReasonThoughItEndsWhileItIsLookedAt(t *testing.T) {
 				return
 			default:
 			}
-			e.holdBack(&EndpointError{Code: "unreachable", RetryAfter: time.Hour}, 1)
+			f.holdBack(&EndpointError{Code: "unreachable", RetryAfter: time.Hour}, 1)
 			e.mu.Lock()
 			e.local = local{} // a token was published
 			e.mu.Unlock()

@@ -15,6 +15,9 @@ import (
 func (e *Env) TokenFor(ctx context.Context, left time.Duration) (*Token, error) {
 	for {
 		t, err := e.Token(ctx)
+		if err == nil {
+			e, err = e.current(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -1,9 +1,11 @@
 package manager
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // OnToken calls f with the token that is usable now, if there is one, and then with each other one that comes to be handed
@@ -25,12 +27,17 @@ import (
 // would all end at once. f isn't called again with the same token.
 //
 // No call of f begins after stop was called, and stop returns when one that is under way has ended; called by a listener, it
-// doesn't wait. It may be called more than once. [Manager.Close] stops all listeners, and waits for them: f must not call
+// doesn't wait. It may be called more than once. [Manager.RemoveEnvironment] stops an environment's listeners; [Manager.Close] stops all listeners, and waits for them: f must not call
 // it.
 func (e *Env) OnToken(f func(*Token)) (stop func()) {
+	e = e.present()
 	l := &listener{env: e, f: f, news: make(chan struct{}, 1), stopped: make(chan struct{}), done: make(chan struct{})}
 	l.poke()
 	e.mu.Lock()
+	if e.retired {
+		e.mu.Unlock()
+		return e.onTokenLater(f)
+	}
 	if e.listeners == nil {
 		e.listeners = map[*listener]struct{}{}
 	}
@@ -43,6 +50,32 @@ func (e *Env) OnToken(f func(*Token)) (stop func()) {
 	}
 	e.warm(e.m.now())
 	return l.stop
+}
+
+// onTokenLater is OnToken for an environment that was taken out, once there is one of its name again.
+func (e *Env) onTokenLater(f func(*Token)) (stop func()) {
+	ctx, cancel := context.WithCancel(e.m.ctx)
+	done := make(chan struct{})
+	listen := func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if other, err := e.m.lookup(ctx, e.name); err == nil {
+				defer other.OnToken(f)()
+				<-ctx.Done()
+				return
+			}
+			pause(ctx, time.Second)
+		}
+	}
+	if !e.m.spawn(listen) {
+		close(done)
+	}
+	return func() {
+		cancel()
+		if !inListener() {
+			<-done
+		}
+	}
 }
 
 // A listener is one function that hears of tokens.
@@ -107,9 +140,13 @@ func (l *listener) call(t *Token) {
 
 // leave takes the listener out of those who hear.
 func (l *listener) leave() {
+	l.env.mu.Lock()
+	defer l.env.mu.Unlock()
+	l.leaveLocked()
+}
+
+func (l *listener) leaveLocked() {
 	e := l.env
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if _, listens := e.listeners[l]; !listens {
 		return
 	}

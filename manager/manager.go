@@ -43,21 +43,28 @@ type Manager struct {
 	log     *slog.Logger
 	wall    func() time.Time
 	base    time.Time // all instants in this package are durations since it, by the monotonic clock
-	envs    map[string]*Env
-	names   []string // of envs, sorted
+	envs    registry
+
+	resolve   func(ctx context.Context, name string) (Environment, error) // nil where none is looked up
+	idleAfter time.Duration
+	asking    chan struct{} // places for calls of resolve
+	lookupMu  sync.Mutex    // guards lookups
+	lookups   map[string]*lookup
 
 	clocks     atomic.Pointer[clocks] // as they were compared last
 	awake      atomic.Int64           // the instant since when this process runs, as far as it was seen to have been stopped
 	subscribed atomic.Bool            // whether events arrive
 	outage     outage                 // of all calls of Redis
-	looks      chan struct{}          // places for reads that nobody waits for
+	looks      looks                  // reads that nobody waits for
+	warming    warming                // refreshes that nobody waits for
 
 	subscribedAt atomic.Int64 // the instant since when events arrive or don't
 
 	signals   *telemetry.Signals
 	unobserve func() // ends the answers to who reads the metrics
 
-	cancel context.CancelFunc // ends the watch
+	ctx    context.Context    //nolint:containedctx // the manager's own, which no caller's stands above
+	cancel context.CancelFunc // ends the watch, and all that is looked up
 	done   chan struct{}      // closed by Close
 	work   sync.WaitGroup     // every goroutine of the manager
 
@@ -68,7 +75,6 @@ type Manager struct {
 const (
 	outageGrace   = 2 * time.Second  // of errors, before Redis counts as away
 	learnt        = time.Second      // longest that an error is repeated without looking again
-	maxLooks      = 8                // reads at once that nobody waits for
 	sweepEvery    = 30 * time.Second // at most, for an environment in use
 	sweepsASecond = 5
 )
@@ -81,10 +87,14 @@ func New(c Config) (*Manager, error) {
 		log:     cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
 		wall:    c.WallClock,
 		base:    time.Now(),
-		envs:    make(map[string]*Env, len(c.Environments)),
-		looks:   make(chan struct{}, maxLooks),
 		done:    make(chan struct{}),
+
+		resolve:   c.Resolve,
+		idleAfter: cmp.Or(c.IdleAfter, defaultIdleAfter),
+		asking:    make(chan struct{}, maxLookups),
+		lookups:   map[string]*lookup{},
 	}
+	m.looks.m, m.warming.m = m, m
 	if m.wall == nil {
 		m.wall = time.Now
 	}
@@ -95,10 +105,13 @@ func New(c Config) (*Manager, error) {
 	if err := m.observe(c); err != nil {
 		return nil, &ConfigError{Err: err}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	m.cancel = cancel
-	m.spawn(func() { _ = m.store.Watch(ctx, watcher{m}) })
-	m.spawn(func() { m.tick(ctx) })
+	if err := m.add(c.Environments); err != nil {
+		m.unobserve()
+		return nil, err
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.spawn(func() { _ = m.store.Watch(m.ctx, watcher{m}) })
+	m.spawn(func() { m.tick(m.ctx) })
 	return m, nil
 }
 
@@ -117,19 +130,23 @@ func (m *Manager) configure(c Config) error {
 		return &ConfigError{Err: err}
 	}
 	m.log = m.log.With("replica", m.replica)
-	m.names = slices.Sorted(maps.Keys(c.Environments))
-	if len(m.names) == 0 {
+	if len(c.Environments) == 0 && c.Resolve == nil {
 		return &ConfigError{Err: errors.New("environments: none is configured")}
 	}
-	for _, name := range m.names {
-		if err := store.CheckName(name); err != nil {
-			return &ConfigError{Err: fmt.Errorf("environments: %w", err)}
-		}
-		r, err := c.Environments[name].resolve(m.log.With("env", name))
+	if m.idleAfter < 0 {
+		return &ConfigError{Err: fmt.Errorf("idle_after: %v is negative", m.idleAfter)}
+	}
+	return nil
+}
+
+// add adds environments in the order of their names, so that of two errors it is always the same that is returned.
+func (m *Manager) add(environments map[string]Environment) error {
+	for _, name := range slices.Sorted(maps.Keys(environments)) {
+		e, err := m.newEnv(name, environments[name], false)
 		if err != nil {
-			return &ConfigError{Environment: name, Err: err}
+			return err
 		}
-		m.envs[name] = &Env{resolved: r, m: m, name: name, base: m.base, log: m.log.With("env", name)}
+		m.envs.add(e)
 	}
 	return nil
 }
@@ -145,8 +162,8 @@ func (m *Manager) Close() error {
 	}
 	m.mu.Unlock()
 	m.unobserve()
-	for _, name := range m.names {
-		m.envs[name].close()
+	for _, e := range m.envs.all() {
+		e.close()
 	}
 	m.work.Wait()
 	return nil
@@ -169,20 +186,34 @@ func (m *Manager) now() time.Duration { return time.Since(m.base) }
 // Replica returns this process's name in Redis and in logs.
 func (m *Manager) Replica() string { return m.replica }
 
-// Environments returns the names of the environments, sorted.
-func (m *Manager) Environments() []string { return slices.Clone(m.names) }
-
-// Env returns the handle of an environment, for hot loops. The error is an *[UnknownEnvironmentError].
-func (m *Manager) Env(name string) (*Env, error) {
-	if e, ok := m.envs[name]; ok {
-		return e, nil
+// Environments returns the names of the environments that there are now, sorted.
+func (m *Manager) Environments() []string {
+	envs := m.envs.all()
+	names := make([]string, len(envs))
+	for i, e := range envs {
+		names[i] = e.name
 	}
-	return nil, &UnknownEnvironmentError{Environment: name, Known: m.Environments()}
+	slices.Sort(names)
+	return names
 }
 
-// Token returns a token of env that can be used for a while: see [Env.Token].
+// Env returns the handle of an environment, for hot loops. The handle stays good when the environment is changed, and finds
+// one that was removed, or let go, again by its name. The error is an *[UnknownEnvironmentError]; with a [Config.Resolve], which
+// is waited for, also a *[ResolveError], a *[ConfigError] or [ErrClosed].
+func (m *Manager) Env(name string) (*Env, error) {
+	return m.lookup(context.Background(), name)
+}
+
+func (m *Manager) unknown(name string) error {
+	return &UnknownEnvironmentError{Environment: name, Known: m.Environments()}
+}
+
+// Token returns a token of env that can be used for a while: see [Env.Token]. Errors are those, and those of [Manager.Env].
 func (m *Manager) Token(ctx context.Context, env string) (*Token, error) {
-	e, err := m.Env(env)
+	if e := m.envs.find(env); e != nil {
+		return e.Token(ctx)
+	}
+	e, err := m.lookup(ctx, env)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +222,7 @@ func (m *Manager) Token(ctx context.Context, env string) (*Token, error) {
 
 // TokenFor returns a token of env with at least a life of left ahead of it: see [Env.TokenFor].
 func (m *Manager) TokenFor(ctx context.Context, env string, left time.Duration) (*Token, error) {
-	e, err := m.Env(env)
+	e, err := m.lookup(ctx, env)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +231,7 @@ func (m *Manager) TokenFor(ctx context.Context, env string, left time.Duration) 
 
 // Refresh returns a new token of env: see [Env.Refresh].
 func (m *Manager) Refresh(ctx context.Context, env string) (*Token, error) {
-	e, err := m.Env(env)
+	e, err := m.lookup(ctx, env)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +240,7 @@ func (m *Manager) Refresh(ctx context.Context, env string) (*Token, error) {
 
 // Invalidate drops tokens of env, everywhere: see [Env.Invalidate].
 func (m *Manager) Invalidate(ctx context.Context, env string, v Version) (Version, error) {
-	e, err := m.Env(env)
+	e, err := m.lookup(ctx, env)
 	if err != nil {
 		return 0, err
 	}
@@ -219,7 +250,7 @@ func (m *Manager) Invalidate(ctx context.Context, env string, v Version) (Versio
 // ExpiresIn returns how much longer t, a token of env, lives: by the monotonic clock where this process holds it, else by
 // t.ExpiresAt and the wall clock. It is never below 0.
 func (m *Manager) ExpiresIn(env string, t *Token) time.Duration {
-	if e, ok := m.envs[env]; ok {
+	if e := m.envs.find(env); e != nil {
 		if s := e.snap.Load(); s != nil && s.token == t {
 			return max(s.expires-m.now(), 0)
 		}

@@ -88,6 +88,9 @@ func (v verdict) String() string {
 	}[v]
 }
 
+// judge says what the token in rec is worth with these settings.
+func (r *resolved) judge(rec *store.Record) verdict { return judge(rec, r.policy, r.fingerprint) }
+
 // judge says what the token in r is worth to a replica with the fingerprint. With "", any will do: for those who look, and
 // have no use for the token itself.
 func judge(r *store.Record, p Policy, fingerprint string) verdict {

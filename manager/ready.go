@@ -17,8 +17,7 @@ func (m *Manager) Health() Health {
 	now := m.now()
 	var h Health
 	var reads, writes evidence
-	for _, name := range m.names {
-		e := m.envs[name]
+	for _, e := range m.envs.all() {
 		if s := e.snap.Load(); s != nil && now < s.usableUntil {
 			h.Usable++
 		}

@@ -53,7 +53,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		failure := e.endpointError(r.Failure, r.Now)
 		e.noteBackoff(v.sent + failure.RetryAfter)
 		if endpoint.IsRefusal(failure.Code) {
-			e.holdBack(failure, failure.Attempt)
+			f.holdBack(failure, failure.Attempt)
 		}
 		var answer error = failure
 		if d.reason != "" {
@@ -117,7 +117,7 @@ func (f *flight) waits(what string) {
 // view gathers what decide looks at.
 func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e := f.env
-	credential, seed := e.credential(), e.seed() // they look at files
+	credential, seed := f.conf.credential(), f.conf.seed() // they look at files
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
@@ -136,7 +136,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		f.above = r.Stored().Version
 	}
 	return view{
-		record: r, sent: sent, policy: e.policy, fingerprint: e.fingerprint, credential: credential,
+		record: r, sent: sent, policy: f.conf.policy, fingerprint: f.conf.fingerprint, credential: credential,
 		above:        f.above,
 		base:         min(f.base.above, f.above),
 		explicit:     f.explicit,
@@ -145,7 +145,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		local:        e.local,
 		localPause:   e.local.until - now,
 		replaceAfter: e.conflict.wait(now),
-		grant:        e.grantViewLocked(seed),
+		grant:        e.grantViewLocked(f.conf, seed),
 	}
 }
 
@@ -210,7 +210,7 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	if f.serve() {
 		return true
 	}
-	if e.policy.Outage == OutageRefreshAlone && f.alone(ctx) {
+	if f.conf.policy.Outage == OutageRefreshAlone && f.alone(ctx) {
 		return true
 	}
 	f.fail(&RedisError{Environment: e.name, Err: err}, 0, learnt)
@@ -223,14 +223,14 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	e := f.env
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
-	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, e.leaseLength())
+	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}
 	if err != nil {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	a := &attempt{flight: f, env: e, lease: lease, seen: r, log: e.log, plain: plain}
+	a := &attempt{flight: f, env: e, conf: f.conf, lease: lease, seen: r, log: e.log, plain: plain}
 	ctx, a.signal = e.signals.StartRefresh(ctx, began)
 	f.noteRefresh(a.signal.Context())
 	a.signal.Event("lease acquired")
@@ -244,6 +244,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 		f.sent = false
 		f.lessenLocked()
 		f.endUnwantedLocked()
+		f.endOutdatedLocked()
 		e.mu.Unlock()
 	}
 	return over, nil

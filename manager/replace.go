@@ -33,6 +33,10 @@ func replaceableAge(life time.Duration) time.Duration { return min(30*time.Secon
 //
 // To send a request more than once more, or to call Replace with the token that it has returned, would make a loop.
 func (e *Env) Replace(ctx context.Context, rejected *Token) (newer *Token, ok bool) {
+	e, err := e.current(ctx)
+	if err != nil {
+		return nil, false
+	}
 	e.mu.Lock()
 	s := e.usableLocked(rejected.Version)
 	ask, ok := e.rejectLocked(rejected)
@@ -50,10 +54,11 @@ func (e *Env) Replace(ctx context.Context, rejected *Token) (newer *Token, ok bo
 // Reject is [Env.Replace] for a request that can't be sent again: it has the token replaced by the same rules, and doesn't
 // wait for it.
 func (e *Env) Reject(rejected *Token) {
+	e = e.present()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ask, ok := e.rejectLocked(rejected)
-	if !ok || e.flight != nil || e.closed || e.heldLocked() != nil || e.usableLocked(rejected.Version) != nil {
+	if !ok || e.flight != nil || e.closed || e.retired || e.heldLocked() != nil || e.usableLocked(rejected.Version) != nil {
 		return
 	}
 	ask.background = true

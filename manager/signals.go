@@ -28,10 +28,6 @@ func (m *Manager) observe(c Config) error {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	m.signals = signals
-	for _, name := range m.names {
-		e := m.envs[name]
-		e.signals = signals.Env(name, serverOf(c.Environments[name]))
-	}
 	if m.unobserve, err = signals.Observe(m.subscribed.Load, m.states); err != nil {
 		return fmt.Errorf("telemetry: %w", err)
 	}
@@ -51,8 +47,8 @@ func serverOf(e Environment) telemetry.Server {
 // states yields what each environment is in. It takes no lock: whoever reads the metrics keeps nobody from a token.
 func (m *Manager) states(yield func(*telemetry.Env, telemetry.State) bool) {
 	now := m.now()
-	for _, name := range m.names {
-		if e := m.envs[name]; !yield(e.signals, e.state(now)) {
+	for _, e := range m.envs.all() {
+		if !yield(e.signals, e.state(now)) {
 			return
 		}
 	}
@@ -195,7 +191,7 @@ func (e *Env) noteEventLocked(ev store.Event) {
 // noteRead counts a token that can't be used here, and records how long another replica's, which an event has told of, took
 // to be known: from the endpoint's answer there to this read, by Redis's clock.
 func (e *Env) noteRead(ctx context.Context, r *store.Record) {
-	switch t := r.Token; judge(r, e.policy, e.fingerprint) {
+	switch t := r.Token; e.conf().judge(r) {
 	case foreign:
 		e.signals.Refused(ctx, "foreign")
 	case unreadable:

@@ -43,7 +43,7 @@ func TestWhatTheLagCountsFrom(t *testing.T) {
 		e.heard.Store(int64(c.heard))
 		r := &store.Record{Now: issued.Add(c.read), TTL: time.Hour, Token: store.NewToken(store.Token{
 			AccessToken: NewSecret("a"), Version: 5, IssuedAt: issued, ExpiresAt: issued.Add(time.Hour),
-			Took: 2 * time.Second, RefreshedBy: c.by, Config: e.fingerprint,
+			Took: 2 * time.Second, RefreshedBy: c.by, Config: e.conf().fingerprint,
 		})}
 		e.noteRead(t.Context(), r)
 		e.noteRead(t.Context(), r) // once is enough

@@ -12,6 +12,7 @@ import (
 type snapshot struct {
 	token       *Token
 	quietUntil  time.Duration // until here it is handed out without a second thought
+	refreshAt   time.Duration // from here on it is refreshed behind its users: quietUntil, but where that is 0
 	usableUntil time.Duration // until here it is handed out; 0 where it has to be looked at again before
 	expires     time.Duration // its end
 	published   time.Duration // when it became known here
@@ -25,12 +26,13 @@ type snapshot struct {
 func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
 	// The wall clock of the last comparison, not of now: the machine may have slept since, and a reply that was on its way
 	// must not take that for life that is left.
-	life, last := t.Life(), e.m.clocks.Load()
+	life, last, policy := t.Life(), e.m.clocks.Load(), e.conf().policy
 	s := &snapshot{token: t, expires: expires, slept: never, stored: never, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
-	s.usableUntil = expires - e.policy.margin(life)
+	s.usableUntil = expires - policy.margin(life)
 	// A version 0 isn't shared: the draw needn't spread anything.
-	refreshAt := expires - life + e.policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
-	s.quietUntil = min(refreshAt, s.usableUntil)
+	s.refreshAt = expires - life + policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
+	s.refreshAt = min(s.refreshAt, s.usableUntil)
+	s.quietUntil = s.refreshAt
 	return s
 }
 
@@ -68,7 +70,7 @@ func (e *Env) observe(r *store.Record, sent time.Duration) {
 		e.noteBackoff(0)
 	}
 	e.warnLocked(r)
-	if judge(r, e.policy, e.fingerprint) == usable {
+	if e.conf().judge(r) == usable {
 		lost := func(s *snapshot) bool {
 			// A failover may forget that it was stored, and not that it was issued.
 			return sent > s.published && r.Mark.Issued < s.token.Version || sent > s.stored && r.Mark.Stored < s.token.Version
@@ -113,7 +115,7 @@ func (e *Env) isDroppedLocked(t *Token, since time.Duration) bool {
 // publishLocked makes s, known by a call that was sent at the instant, what callers get, unless a newer one is usable and
 // Redis hasn't lost its history. For one version the end only moves closer.
 func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot) bool) {
-	if e.closed || e.isDroppedLocked(s.token, sent) {
+	if e.closed || e.retired || s.token.Config != e.conf().fingerprint || e.isDroppedLocked(s.token, sent) {
 		return
 	}
 	old := e.snap.Load()
@@ -136,7 +138,7 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 	if sent < e.suspectedAt { // the machine may have slept since: what was left of the life then says nothing
 		s = s.doubted(s.expires - e.parted)
 	}
-	e.snap.Store(s)
+	e.showLocked(s)
 	if e.m.now() >= s.usableUntil {
 		return
 	}
@@ -147,6 +149,16 @@ func (e *Env) publishLocked(s *snapshot, sent time.Duration, lost func(*snapshot
 		e.behindAt.Store(0)
 		e.tellLocked()
 	}
+}
+
+// showLocked makes s what callers get.
+func (e *Env) showLocked(s *snapshot) {
+	if e.watched {
+		c := *s
+		c.quietUntil = 0 // so that its next use is noticed
+		s = &c
+	}
+	e.snap.Store(s)
 }
 
 // notLost is for [Env.publishLocked]: whatever is known here, Redis's history isn't in question.
@@ -177,8 +189,7 @@ const longestCall = time.Hour
 // suspectAll makes every snapshot be read again before it is handed out: the machine was suspended, or its clock set, by
 // which the wall clock gained that much on the other. What it says of an end is kept: the next step may set it back.
 func (m *Manager) suspectAll(gained time.Duration) {
-	for _, name := range m.names {
-		e := m.envs[name]
+	for _, e := range m.envs.all() {
 		e.mu.Lock()
 		if m.now()-e.suspectedAt > longestCall {
 			e.parted = 0
@@ -188,7 +199,7 @@ func (m *Manager) suspectAll(gained time.Duration) {
 			e.snap.Store(s.doubted(m.now() + s.wallExpires.Sub(m.wall().Round(0))))
 		}
 		e.mu.Unlock()
-		e.hear(true)
+		e.hear(true, false)
 	}
 }
 
@@ -202,6 +213,6 @@ func (e *Env) clearSuspicionLocked() {
 	now := e.m.now()
 	cleared := e.newSnapshot(s.token, min(s.expires, s.slept, now+s.wallExpires.Sub(e.m.wall().Round(0))))
 	cleared.published, cleared.stored = s.published, s.stored
-	e.snap.Store(cleared)
+	e.showLocked(cleared)
 	e.tellLocked()
 }

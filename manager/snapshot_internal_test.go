@@ -12,7 +12,7 @@ import (
 func hourToken(e *Env, v Version) *Token {
 	now := time.Now()
 	return store.NewToken(Token{
-		AccessToken: NewSecret("t"), TokenType: "Bearer", IssuedAt: now, ExpiresAt: now.Add(time.Hour), Version: v, Config: e.fingerprint,
+		AccessToken: NewSecret("t"), TokenType: "Bearer", IssuedAt: now, ExpiresAt: now.Add(time.Hour), Version: v, Config: e.conf().fingerprint,
 	})
 }
 
@@ -92,10 +92,10 @@ func TestStepsOfTheClockDuringACallAddUp(t *testing.T) {
 // A flight of which the last one who wanted more has left goes alone for those who stay, and ends.
 func TestAFlightThatGoesAloneEndsWhoeverHasLeft(t *testing.T) {
 	e := quietEnv(t)
-	e.source = SourceFunc(func(context.Context) (*Reply, error) {
+	f := handFlight(e)
+	f.conf.source = SourceFunc(func(context.Context) (*Reply, error) {
 		return &Reply{AccessToken: NewSecret("alone"), ExpiresIn: time.Hour}, nil
 	})
-	f := handFlight(e)
 	e.mu.Lock()
 	e.flight = f
 	f.waiters, f.special, f.explicits = 2, 1, 1

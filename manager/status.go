@@ -69,7 +69,7 @@ func (m Milliseconds) MarshalJSON() ([]byte, error) {
 
 // Status reads what Redis holds of an environment. Errors: an *[UnknownEnvironmentError], a *[RedisError].
 func (m *Manager) Status(ctx context.Context, env string) (Status, error) {
-	e, err := m.Env(env)
+	e, err := m.lookup(ctx, env)
 	if err != nil {
 		return Status{}, err
 	}
@@ -77,17 +77,19 @@ func (m *Manager) Status(ctx context.Context, env string) (Status, error) {
 	if err != nil {
 		return Status{}, &RedisError{Environment: env, Err: err}
 	}
-	return describe(env, r, e.policy, e.fingerprint, e.loginReason(r)), nil
+	conf := e.conf()
+	return describe(env, r, conf.policy, conf.fingerprint, e.loginReason(r)), nil
 }
 
 // StatusOf describes a record of env that somebody else has read: as Status does where env is configured here, else as the
 // function StatusOf.
 func (m *Manager) StatusOf(env string, r *store.Record) Status {
-	e, err := m.Env(env)
-	if err != nil {
+	e := m.envs.find(env)
+	if e == nil {
 		return StatusOf(env, r)
 	}
-	return describe(env, r, e.policy, e.fingerprint, e.loginReason(r))
+	conf := e.conf()
+	return describe(env, r, conf.policy, conf.fingerprint, e.loginReason(r))
 }
 
 // StatusOf describes a record whose environment isn't configured here: by the default policy, and without knowing

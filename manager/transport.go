@@ -28,29 +28,29 @@ func (m *Manager) Client(env string) *http.Client {
 // its body can be. Meanwhile, and if that fails, others are served the old token: it may have been a stray answer. A
 // token whose type isn't Bearer is an error.
 func (m *Manager) Transport(env string, base http.RoundTripper) http.RoundTripper {
-	e, err := m.Env(env)
 	if base == nil {
 		base = http.DefaultTransport
 	}
-	return &transport{env: e, base: base, err: err}
+	return &transport{m: m, name: env, base: base}
 }
 
 type transport struct {
-	env  *Env
+	m    *Manager
+	name string
 	base http.RoundTripper
-	err  error
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if t.err != nil {
+	env, err := t.m.lookup(req.Context(), t.name)
+	if err != nil {
 		closeBody(req)
-		return nil, t.err
+		return nil, err
 	}
-	if !t.env.mayHaveToken(req) {
+	if !env.mayHaveToken(req) {
 		return t.base.RoundTrip(req)
 	}
-	tok, err := t.env.bearer(req.Context())
+	tok, err := env.bearer(req.Context())
 	if err != nil {
 		closeBody(req)
 		return nil, err
@@ -61,10 +61,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	again, ok := replay(req)
 	if !ok { // the caller gets the answer as it is; the next request shall have a better token
-		t.env.Reject(tok)
+		env.Reject(tok)
 		return resp, nil
 	}
-	newer, ok := t.env.Replace(req.Context(), tok)
+	newer, ok := env.Replace(req.Context(), tok)
 	if !ok || !newer.IsBearer() {
 		closeBody(again)
 		return resp, nil
@@ -135,7 +135,8 @@ func (e *Env) mayHaveToken(req *http.Request) bool {
 // AllowsOrigin reports whether the environment's token may be sent to u, by [Environment.Origins]: for those who send it
 // themselves. What a redirect has led to must be asked about again.
 func (e *Env) AllowsOrigin(u *url.URL) bool {
-	return e.origins == nil || slices.Contains(e.origins, origin(u))
+	origins := e.present().conf().origins
+	return origins == nil || slices.Contains(origins, origin(u))
 }
 
 // origin is scheme, host and port of u (RFC 6454 §4), without a default port.

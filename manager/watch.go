@@ -2,8 +2,10 @@ package manager
 
 import (
 	"context"
+	"sync"
 	"time"
 
+	"github.com/onetoken/onetoken/internal/jitter"
 	"github.com/onetoken/onetoken/store"
 )
 
@@ -18,15 +20,15 @@ func (w watcher) Subscribed(ok bool) {
 		return
 	}
 	w.m.log.Debug("events arrive", "outcome", "subscribed")
-	for _, name := range w.m.names {
-		w.m.envs[name].hear(true)
+	for _, e := range w.m.envs.all() {
+		e.hear(true, true)
 	}
 }
 
 // Event has the environment read again, unless it is known already.
 func (w watcher) Event(ev store.Event) {
-	e, ok := w.m.envs[ev.Env]
-	if !ok {
+	e := w.m.envs.find(ev.Env)
+	if e == nil {
 		return
 	}
 	if s := e.snap.Load(); s != nil && ev.Kind == store.EventStored && s.token.Version == ev.Version {
@@ -40,13 +42,13 @@ func (w watcher) Event(ev store.Event) {
 	}
 	e.mu.Unlock()
 	if !known {
-		e.hear(ev.Kind != store.EventFailed)
+		e.hear(ev.Kind != store.EventFailed, false)
 	}
 }
 
 // hear wakes a flight that waits or, if there is none, has an environment in use read again: so, too, while a flight is
-// busy with the token endpoint, whose callers may be helped sooner.
-func (e *Env) hear(look bool) {
+// busy with the token endpoint, whose callers may be helped sooner. If calm, nothing was heard of this one by itself.
+func (e *Env) hear(look, calm bool) {
 	e.mu.Lock()
 	busy := e.flight != nil && e.flight.sent
 	waits := e.flight != nil && !busy
@@ -56,7 +58,7 @@ func (e *Env) hear(look bool) {
 	e.pokeLocked()
 	e.mu.Unlock()
 	if look && !waits && (busy || e.inUse()) {
-		e.look()
+		e.lookAt(calm && !busy)
 	}
 }
 
@@ -67,7 +69,7 @@ func (e *Env) lookIfHeardSince(sent time.Duration) {
 	missed := e.heardAt != 0 && sent <= e.heardAt
 	e.mu.Unlock()
 	if missed && e.inUse() {
-		e.look()
+		e.lookAt(false)
 	}
 }
 
@@ -75,45 +77,6 @@ func (e *Env) lookIfHeardSince(sent time.Duration) {
 func (e *Env) inUse() bool {
 	s := e.snap.Load()
 	return s != nil && e.m.now() < s.expires
-}
-
-// look reads an environment behind its callers; asked for again meanwhile, it reads once more.
-func (e *Env) look() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.looking {
-		e.lookAgain = true
-		return
-	}
-	e.looking = e.m.spawn(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		for again := true; again; {
-			e.readOnce(ctx)
-			e.mu.Lock()
-			again, e.lookAgain = e.lookAgain, false
-			e.looking = again
-			e.mu.Unlock()
-		}
-	})
-}
-
-func (e *Env) readOnce(ctx context.Context) {
-	select {
-	case e.m.looks <- struct{}{}:
-	case <-e.m.done:
-		return
-	}
-	defer func() { <-e.m.looks }()
-	sent := e.m.now()
-	r, err := e.m.store.Read(ctx, e.name)
-	if err != nil {
-		e.storeFailed(ctx, err)
-		e.reads.failed(e, sent, err)
-		return
-	}
-	e.noteRead(ctx, r)
-	e.observe(r, sent)
 }
 
 // clocks are the wall and the monotonic clock at one moment.
@@ -127,6 +90,7 @@ func (m *Manager) tick(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	next := 0
+	m.keepWarm()
 	for {
 		select {
 		case <-ctx.Done():
@@ -145,6 +109,8 @@ func (m *Manager) tick(ctx context.Context) {
 		m.clocks.Store(&now)
 		next = m.sweep(next)
 		m.keepWarm()
+		m.forgetLookups(now.mono)
+		m.letGo(now.mono)
 	}
 }
 
@@ -162,10 +128,10 @@ func (m *Manager) awakeSince(now time.Duration) time.Duration {
 // sweep reads again what is in use and was not read for long, a few environments a second, from the one at next on. It
 // is the net under lost events.
 func (m *Manager) sweep(next int) int {
-	started := 0
-	for range m.names {
-		next %= len(m.names)
-		e := m.envs[m.names[next]]
+	started, envs := 0, m.envs.all()
+	for range envs {
+		next %= len(envs)
+		e := envs[next]
 		next++
 		e.mu.Lock()
 		due := e.inUse() && m.now()-e.lastRead >= sweepEvery
@@ -173,7 +139,7 @@ func (m *Manager) sweep(next int) int {
 		if !due {
 			continue
 		}
-		e.look()
+		e.lookAt(false)
 		if started++; started == sweepsASecond {
 			break
 		}
@@ -183,17 +149,91 @@ func (m *Manager) sweep(next int) int {
 
 // keepWarm refreshes what is configured so, or has listeners, without being asked for the token.
 func (m *Manager) keepWarm() {
+	var due []*Env
 	now := m.now()
-	for _, name := range m.names {
-		if e := m.envs[name]; e.policy.KeepWarm || e.listening.Load() > 0 {
-			e.warm(now)
+	for _, e := range m.envs.all() {
+		if (e.conf().policy.KeepWarm || e.listening.Load() > 0) && e.isDue(now) {
+			due = append(due, e)
 		}
 	}
+	// In an order of its own: a fleet that starts shares the work, instead of waiting for one and the same at a time.
+	jitter.Shuffle(due)
+	m.warming.add(due)
 }
 
 // warm starts a flight behind nobody, where the token is due.
 func (e *Env) warm(now time.Duration) {
-	if s := e.snap.Load(); s == nil || !s.suspect && now >= s.quietUntil {
-		e.refreshBehind(s, now)
+	if e.isDue(now) {
+		e.refreshBehind(e.snap.Load(), now)
+	}
+}
+
+// isDue reports whether the token is to be fetched, or refreshed behind its users.
+func (e *Env) isDue(now time.Duration) bool {
+	s := e.snap.Load()
+	return (s == nil || !s.suspect && now >= s.refreshAt) && int64(now) >= e.behindAt.Load()
+}
+
+// warming is what is to be refreshed without being asked for: thousands of environments at a start, but not all at once.
+type warming struct {
+	m *Manager
+
+	mu      sync.Mutex // guards what follows
+	due     []*Env
+	workers int
+}
+
+const (
+	maxWarming = 32 // that are refreshed at once
+	// warmingTakes is how long the next one waits for one that takes its time: an endpoint that hangs must not keep the
+	// environments of others cold.
+	warmingTakes = time.Second
+)
+
+// add has environments refreshed, unless there are still some to do: then they will be found due again.
+func (w *warming) add(due []*Env) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.due) > 0 {
+		return
+	}
+	w.due = due
+	for range min(len(due), maxWarming) - w.workers {
+		if w.m.spawn(w.work) {
+			w.workers++
+		}
+	}
+}
+
+func (w *warming) work() {
+	for {
+		w.mu.Lock()
+		if len(w.due) == 0 {
+			w.workers--
+			w.mu.Unlock()
+			return
+		}
+		e := w.due[0]
+		w.due = w.due[1:]
+		w.mu.Unlock()
+		e.warm(w.m.now())
+		e.awaitFlight(w.m.ctx, warmingTakes)
+	}
+}
+
+// awaitFlight waits for the flight under way, if there is one, for d at most.
+func (e *Env) awaitFlight(ctx context.Context, d time.Duration) {
+	e.mu.Lock()
+	f := e.flight
+	e.mu.Unlock()
+	if f == nil {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }

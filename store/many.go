@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,18 +24,26 @@ func (s *Store) ReadMany(ctx context.Context, envs []string) ([]*Record, error) 
 	}
 	records := make([]*Record, 0, len(envs))
 	for chunk := range slices.Chunk(envs, readsAtOnce) {
-		read, err := s.readChunk(ctx, chunk)
-		if err != nil {
-			return nil, err
+		var failed error
+		s.ReadEach(ctx, chunk, func(_ int, r *Record, err error) {
+			records, failed = append(records, r), cmp.Or(failed, err)
+		})
+		if failed != nil {
+			return nil, failed
 		}
-		records = append(records, read...)
 	}
 	return records, nil
 }
 
-// readChunk reads environments in one pipeline. What it fails for alone, the script that a server doesn't know yet or a slot
-// that has moved, is read once more by itself.
-func (s *Store) readChunk(ctx context.Context, envs []string) ([]*Record, error) {
+// ReadEach is [Store.Read] for a few hundred environments at most, in one round trip; f is called with what became of each,
+// in their order. What fails for one alone, the script that a server doesn't know yet or a slot that has moved, is read once
+// more by itself.
+func (s *Store) ReadEach(ctx context.Context, envs []string, f func(i int, r *Record, err error)) {
+	if len(envs) == 1 {
+		r, err := s.Read(ctx, envs[0])
+		f(0, r, err)
+		return
+	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	replies := make([]*redis.Cmd, len(envs))
@@ -47,22 +56,22 @@ func (s *Store) readChunk(ctx context.Context, envs []string) ([]*Record, error)
 	if failed != nil {
 		s.lookForMaster(ctx, failed)
 	}
-	records := make([]*Record, len(envs))
 	for i, env := range envs {
-		reply, err := replies[i].Slice()
-		if _, answered := errors.AsType[redis.Error](err); answered {
-			if records[i], err = s.Read(ctx, env); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if err == nil && len(reply) < readReply {
-			err = fmt.Errorf("a reply of %d elements instead of %d", len(reply), readReply)
-		}
-		if err != nil {
-			return nil, &StatusError{Op: "read", Key: s.Keys(env).Token, Err: err}
-		}
-		records[i] = s.decode(env, reply)
+		r, err := s.readOne(ctx, env, replies[i])
+		f(i, r, err)
 	}
-	return records, nil
+}
+
+func (s *Store) readOne(ctx context.Context, env string, answer *redis.Cmd) (*Record, error) {
+	reply, err := answer.Slice()
+	if _, answered := errors.AsType[redis.Error](err); answered {
+		return s.Read(ctx, env)
+	}
+	if err == nil && len(reply) < readReply {
+		err = fmt.Errorf("a reply of %d elements instead of %d", len(reply), readReply)
+	}
+	if err != nil {
+		return nil, &StatusError{Op: "read", Key: s.Keys(env).Token, Err: err}
+	}
+	return s.decode(env, reply), nil
 }

@@ -18,6 +18,14 @@ func N(n time.Duration) time.Duration {
 	return rand.N(n)
 }
 
+// Shuffle puts s in a random order.
+func Shuffle[E any](s []E) {
+	for i := len(s) - 1; i > 0; i-- {
+		j := int(N(time.Duration(i + 1)))
+		s[i], s[j] = s[j], s[i]
+	}
+}
+
 // Seed makes every N of the process depend on the seed and on the instant alone, and not on who draws first: for
 // simulations, whose time is virtual. undo ends that.
 func Seed(seed uint64) (undo func()) {

@@ -73,7 +73,13 @@ func (k *Kit) redisOptions() *redis.Options {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if k.options.InMemory {
-		o.Dialer = func(context.Context, string, string) (net.Conn, error) { return k.Miniredis.Dial() }
+		o.Dialer = func(context.Context, string, string) (net.Conn, error) {
+			conn, err := k.Miniredis.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return buffered(conn), nil
+		}
 	} else {
 		o.Addr = k.Miniredis.Addr()
 	}

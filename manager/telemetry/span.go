@@ -53,12 +53,15 @@ type Request struct {
 }
 
 // StartRequest starts the span of a request, which is that of an HTTP client where it is one.
-func (e *Env) StartRequest(ctx context.Context) (context.Context, Request) {
-	name := "onetoken.fetch"
-	if len(e.request) > 1 {
-		name = "POST"
+func (e *Env) StartRequest(ctx context.Context, server Server) (context.Context, Request) {
+	name, attrs := "onetoken.fetch", []attribute.KeyValue{e.name}
+	if server.Address != "" {
+		name, attrs = "POST", append(attrs, requestMethod.String("POST"), serverAddress.String(server.Address))
+		if server.Port != 0 {
+			attrs = append(attrs, serverPort.Int(server.Port))
+		}
 	}
-	ctx, span := e.signals.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(e.request...))
+	ctx, span := e.signals.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
 	return ctx, Request{e, span}
 }
 

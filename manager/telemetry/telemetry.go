@@ -135,22 +135,14 @@ type Env struct {
 	signals *Signals
 	name    attribute.KeyValue
 	own     metric.MeasurementOption // the name alone
-	request []attribute.KeyValue     // of the span of a request
 }
 
 // Env returns what records the signals of the environment. Counters that are looked at for a first increase begin at 0:
 // one that begins at 1 has had none.
-func (s *Signals) Env(name string, server Server) *Env {
+func (s *Signals) Env(name string) *Env {
 	e := &Env{signals: s, name: Environment.String(name)}
 	e.own = e.with()
 	s.leasesLost.Add(context.Background(), 0, e.own)
-	e.request = []attribute.KeyValue{e.name}
-	if server.Address != "" {
-		e.request = append(e.request, requestMethod.String("POST"), serverAddress.String(server.Address))
-		if server.Port != 0 {
-			e.request = append(e.request, serverPort.Int(server.Port))
-		}
-	}
 	return e
 }
 

@@ -41,8 +41,8 @@ func TestWithoutProvidersTheGlobalOnesAreUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := s.Env("prod", telemetry.Server{})
-	ctx, request := env.StartRequest(t.Context())
+	env := s.Env("prod")
+	ctx, request := env.StartRequest(t.Context(), telemetry.Server{})
 	request.End(ctx, time.Second, "", 0)
 	if !trace.SpanContextFromContext(ctx).IsValid() || len(spans.GetSpans()) != 1 {
 		t.Error("no span by the global provider")
@@ -62,7 +62,7 @@ func TestASourceOfTheUsersOwnIsNoHTTPRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, request := s.Env("prod", telemetry.Server{}).StartRequest(t.Context())
+	ctx, request := s.Env("prod").StartRequest(t.Context(), telemetry.Server{})
 	request.End(ctx, time.Second, "", 0)
 	if got := spans.GetSpans()[0]; got.Name != "onetoken.fetch" || len(got.Attributes) != 1 {
 		t.Errorf("%s with %v", got.Name, got.Attributes)
