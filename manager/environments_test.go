@@ -417,11 +417,11 @@ func TestManyThatAreKeptWarmAreFetchedAFewAtATime(t *testing.T) {
 				config.Environments[fmt.Sprint("env-", i)] = env
 			}
 		}})
-		<-time.After(10 * time.Second) // a third hangs: those hold a place for a second each
+		<-time.After(20 * time.Second) // a third hangs: those hold a place for a second each
 		if n := kit.Manager.Health().Usable; n != many*2/3 {
 			t.Errorf("%d of %d have a token", n, many*2/3)
 		}
-		if most := c.most.Load(); most > 32 {
+		if most := c.most.Load(); most > 8 {
 			t.Errorf("%d calls at once", most)
 		}
 		c.called(t, many*2/3)

@@ -219,3 +219,68 @@ func ExampleManager_TokenSource_transport() {
 	show(resp)
 	// Output: 200 GET /campaigns
 }
+
+// A tenant is what this example's database has of one.
+type tenant struct {
+	TokenURL, ClientID string
+	ClientSecret       manager.Secret
+}
+
+type database map[string]tenant
+
+func (d database) Find(_ context.Context, name string) (t tenant, ok bool, err error) {
+	t, ok = d[name]
+	return t, ok, nil
+}
+
+func ExampleConfig_resolve() {
+	server, err := miniredis.Run()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	tokens := mockendpoint.New(mockendpoint.Options{ClientID: "id", ClientSecret: "secret"})
+	endpoint := httptest.NewServer(tokens)
+	defer endpoint.Close()
+	tenants := database{"acme": {TokenURL: endpoint.URL, ClientID: "id", ClientSecret: manager.NewSecret("secret")}}
+	rdb := redis.NewClient(redistest.Options(server.Addr()))
+	defer rdb.Close()
+
+	m, err := manager.New(manager.Config{
+		Redis: rdb,
+		Resolve: func(ctx context.Context, name string) (manager.Environment, error) {
+			t, ok, err := tenants.Find(ctx, name)
+			if err != nil {
+				return manager.Environment{}, err
+			}
+			if !ok {
+				return manager.Environment{}, manager.ErrNoEnvironment
+			}
+			return manager.Environment{TokenURL: t.TokenURL, ClientID: t.ClientID, ClientSecret: t.ClientSecret}, nil
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	tok, err := m.Token(context.Background(), "acme")
+	fmt.Println(tok.TokenType, err)
+	_, err = m.Token(context.Background(), "nobody")
+	fmt.Println(err)
+	// Output:
+	// Bearer <nil>
+	// onetoken: unknown environment "nobody"; configured: acme
+}
+
+func ExampleManager_SetEnvironment() {
+	m, _, stop := startExample()
+	defer stop()
+	changed := manager.Environment{TokenURL: "https://auth.example/token", ClientID: "id", Scopes: []string{"read"}}
+
+	err := m.SetEnvironment("prod", changed)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.Environments())
+	// Output: [prod]
+}

@@ -184,7 +184,7 @@ type warming struct {
 }
 
 const (
-	maxWarming = 32 // that are refreshed at once
+	maxWarming = 8 // that are refreshed at once
 	// warmingTakes is how long the next one waits for one that takes its time: an endpoint that hangs must not keep the
 	// environments of others cold.
 	warmingTakes = time.Second

@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// The code of docs/using.md is that of examples, which are compiled and run where they are.
+// The code of docs/using.md and docs/environments.md is that of examples, which are compiled and run where they are.
 func TestTheCodeOfUsingIsThatOfTheExamples(t *testing.T) {
-	page := read(t, "../../docs", "using.md")
+	page := read(t, "../../docs", "using.md") + read(t, "../../docs", "environments.md")
 	examples := unindented(read(t, "../../manager", "example_use_test.go") + read(t, "../../manager", "grpccreds", "example_test.go"))
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(page, -1)
-	if len(blocks) != 7 {
-		t.Errorf("%d blocks of Go were found, want 7", len(blocks))
+	if len(blocks) != 9 {
+		t.Errorf("%d blocks of Go were found, want 9", len(blocks))
 	}
 	for _, b := range blocks {
 		if !strings.Contains(examples, unindented(b[1])) {
