@@ -407,7 +407,7 @@ func (a *attempt) failed(ctx context.Context, failed *endpoint.Error) (over bool
 		}
 	}
 	if endpoint.IsRefusal(f.Code) {
-		e.lookUpAgain()
+		e.lookUpAgain() //nolint:contextcheck // under no caller's
 	}
 	a.flight.fail(end, f.Version, backoff)
 	return true

@@ -45,7 +45,7 @@ type Env struct {
 	sealed      Version       // the last token that was found not to open here
 	heardAt     time.Duration // when a flight that waits was last told to look
 	look        look
-	failedLooks int // in a row
+	failedLooks int           // in a row
 	closed      bool          // with the manager
 	retired     bool          // it is no longer one of the manager's
 	tenant      bool          // it was looked up, and is let go when nobody asks for it

@@ -181,7 +181,7 @@ func (m *Manager) lookup(ctx context.Context, name string) (*Env, error) {
 		if l == nil || l.until != 0 && m.now() >= l.until {
 			l = &lookup{done: make(chan struct{})}
 			m.lookups[name] = l
-			if !m.spawn(func() { m.lookUp(name, l) }) {
+			if !m.spawn(func() { m.lookUp(name, l) }) { //nolint:contextcheck // under no caller's
 				m.endLookupLocked(name, l, ErrClosed)
 			}
 		}
@@ -226,7 +226,7 @@ func (m *Manager) ask(ctx context.Context, name string) error {
 		m.log.Warn("the environment could not be looked up", "env", name, "outcome", "unresolved", "error", err)
 		return &ResolveError{Environment: name, Err: err}
 	}
-	if err := m.set(name, env, true); err != nil {
+	if err := m.set(name, env, true); err != nil { //nolint:contextcheck // the telemetry's own
 		m.log.Warn("the environment's configuration can't be used", "env", name, "outcome", "unresolved", "error", err)
 		return err
 	}

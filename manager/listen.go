@@ -60,7 +60,7 @@ func (e *Env) onTokenLater(f func(*Token)) (stop func()) {
 		defer close(done)
 		for ctx.Err() == nil {
 			if other, err := e.m.lookup(ctx, e.name); err == nil {
-				defer other.OnToken(f)()
+				defer other.OnToken(f)() //nolint:contextcheck // it has a life of its own
 				<-ctx.Done()
 				return
 			}

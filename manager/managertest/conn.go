@@ -74,7 +74,7 @@ func (c *bufferedConn) Close() error {
 }
 
 // SetDeadline implements [net.Conn].
-func (c *bufferedConn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
+func (c *bufferedConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
 // SetWriteDeadline implements [net.Conn]: no write waits.
 func (c *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
