@@ -13,6 +13,7 @@ import (
 var notInAFile = []string{
 	"Environment.HTTPClient", "Environment.Source", "Environment.SourceID",
 	"Config.Redis", // redis is its address
+	"Config.Resolve", "Config.IdleAfter", // the program's own way to environments
 	"Config.Logger", "Config.MeterProvider", "Config.TracerProvider", "Config.WallClock",
 	"Config.Codec",          // sealing makes one
 	"Options.URL",           // url sets it, or Addresses
