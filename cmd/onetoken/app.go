@@ -73,16 +73,17 @@ type opened struct {
 	manager *manager.Manager // nil without a file
 }
 
-// open reads the configuration and makes what it describes, without I/O to Redis; changes are for its manager.
-func (a *app) open(noFileOK bool, changes ...func(*manager.Config)) (*opened, error) {
+// open reads the configuration and makes what it describes, without I/O to Redis.
+func (a *app) open(noFileOK bool) (*opened, error) {
 	a.sources.NoFileOK = noFileOK
 	file, err := a.load()
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	return a.openFile(file, changes...)
+	return a.openFile(file)
 }
 
+// openFile makes what a configuration describes; changes are for its manager.
 func (a *app) openFile(file *config.File, changes ...func(*manager.Config)) (*opened, error) {
 	rdb, err := file.Client()
 	if err != nil {

@@ -59,12 +59,12 @@ func (r *reloader) run(ctx context.Context, signals hangups, watch bool) {
 				r.end()
 				return
 			}
-			r.reload()
+			r.reload() //nolint:contextcheck // it waits for nobody
 		case <-look:
 			// Half of a file may well be a configuration: two looks must have found the same.
 			now, there := contentOf(r.path)
 			if there && now == last && now != r.content {
-				r.reload()
+				r.reload() //nolint:contextcheck // as above
 			}
 			last = now
 		}

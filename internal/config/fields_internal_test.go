@@ -12,7 +12,7 @@ import (
 // What a file can't say: it is code, or belongs to the program.
 var notInAFile = []string{
 	"Environment.HTTPClient", "Environment.Source", "Environment.SourceID",
-	"Config.Redis", // redis is its address
+	"Config.Redis",                       // redis is its address
 	"Config.Resolve", "Config.IdleAfter", // the program's own way to environments
 	"Config.Logger", "Config.MeterProvider", "Config.TracerProvider", "Config.WallClock",
 	"Config.Codec",          // sealing makes one
