@@ -32,6 +32,7 @@ type reloader struct {
 	log     *slog.Logger
 	end     func()  // of the agent
 	content content // of the file, when it was last read
+	wrong   string  // with it then
 }
 
 func newReloader(o *opened, served *agent.Agent, view *overview.Overview, log *slog.Logger, end func()) *reloader {
@@ -59,11 +60,13 @@ func (r *reloader) run(ctx context.Context, signals hangups, watch bool) {
 				r.end()
 				return
 			}
-			r.reload() //nolint:contextcheck // it waits for nobody
+			r.wrong = "" // whoever asks is told
+			r.reload()   //nolint:contextcheck // it waits for nobody
 		case <-look:
 			// Half of a file may well be a configuration: two looks must have found the same.
 			now, there := contentOf(r.path)
-			if there && now == last && now != r.content {
+			// What was wrong may have been another file, which isn't there yet.
+			if there && now == last && (now != r.content || r.wrong != "") {
 				r.reload() //nolint:contextcheck // as above
 			}
 			last = now
@@ -86,10 +89,14 @@ func (r *reloader) reload() {
 	r.content, _ = contentOf(r.path)
 	file, setup, err := r.read()
 	if err != nil {
-		r.log.Error("the configuration can't be used: what it said before still counts", "outcome", "config_failed",
-			"file", printable.Line(r.path, 200), "error", err)
+		if err.Error() != r.wrong {
+			r.log.Error("the configuration can't be used: what it said before still counts", "outcome", "config_failed",
+				"file", printable.Line(r.path, 200), "error", err)
+		}
+		r.wrong = err.Error()
 		return
 	}
+	r.wrong = ""
 	if settings := r.running.Restart(file); len(settings) > 0 {
 		r.log.Warn("the configuration has settings that count after a restart only", "outcome", "restart_needed",
 			"settings", strings.Join(settings, ", "))

@@ -155,18 +155,26 @@ func TestServeTakesOverItsConfiguration(t *testing.T) {
 	}
 }
 
-// A file that is changed is read again where that is wanted, and one that is written bit by bit only once it is whole.
+// A file that is changed is read again where that is wanted; and so, until it can be used, is one that names a file which isn't
+// there yet.
 func TestServeWatchesItsConfiguration(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a := startServe(t, s.env, "--listen", "127.0.0.1:0", "--watch-config")
-	s.edited(func(file string) string { return file + s.added("tenant", clientSecret) })
+	secret := filepath.Join(t.TempDir(), "secret")
+	s.edited(func(file string) string {
+		return file + strings.Replace(s.added("tenant", secret), "client_secret:", "client_secret_file:", 1)
+	})
+	a.logs("outcome=config_failed", 1)
+	if err := os.WriteFile(secret, []byte(clientSecret), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	a.logs("outcome=env_added env=tenant", 1)
 	if status, _ := a.token("tenant"); status != 200 {
 		t.Errorf("tenant: %d", status)
 	}
-	if log := a.end(); strings.Count(log, "outcome=config_reloaded") != 1 {
-		t.Errorf("it was read again more than once: %s", log)
+	if log := a.end(); strings.Count(log, "outcome=config_reloaded") != 1 || strings.Count(log, "outcome=config_failed") != 1 {
+		t.Errorf("more is logged than that it could not be used, and then could: %s", log)
 	}
 }
 

@@ -59,6 +59,11 @@ func (f *File) tried(rdb redis.UniversalClient, changes ...func(*manager.Config)
 	if err != nil {
 		return err
 	}
+	c.Environments = maps.Clone(c.Environments)
+	for name, e := range c.Environments {
+		e.KeepWarm = false // it would begin at once
+		c.Environments[name] = e
+	}
 	m, err := manager.New(c)
 	if err == nil {
 		err = m.Close()
