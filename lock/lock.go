@@ -8,7 +8,6 @@ package lock
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"github.com/go-redsync/redsync/v4"
-	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/onetoken/onetoken/internal/deadline"
@@ -30,7 +28,7 @@ var ErrLost = errors.New("lock: the lease was lost")
 type BusyError struct {
 	Key    string
 	Holder string        // the other's name; "" where the key isn't one of ours
-	TTL    time.Duration // until the lease ends unless it is renewed; 0 where it has ended meanwhile
+	TTL    time.Duration // until the lease ends unless it is renewed
 }
 
 func (e *BusyError) Error() string {
@@ -55,15 +53,9 @@ const Longest = 10 * time.Minute
 // DefaultTimeout bounds one call of Redis: an acquire, a renewal, a release.
 const DefaultTimeout = time.Second
 
-//go:embed heal.lua
-var healSource string
-
-var healScript = redis.NewScript(healSource) // immutable
-
 // A Locker takes leases for one holder. It is safe for concurrent use; the client stays the caller's.
 type Locker struct {
 	rdb     redis.UniversalClient
-	redsync *redsync.Redsync
 	holder  string
 	timeout time.Duration
 }
@@ -76,7 +68,7 @@ func New(rdb redis.UniversalClient, holder string) (*Locker, error) {
 	case holder == "" || strings.Contains(holder, "|"):
 		return nil, fmt.Errorf(`lock: holder %q: it must not be empty or contain "|"`, holder)
 	}
-	return &Locker{rdb: rdb, redsync: redsync.New(goredis.NewPool(rdb)), holder: holder, timeout: DefaultTimeout}, nil
+	return &Locker{rdb: rdb, holder: holder, timeout: DefaultTimeout}, nil
 }
 
 // Try takes the lease on key for length, once, and keeps renewing it every third of length until it is released or
@@ -89,18 +81,17 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 		return nil, err
 	}
 	value := l.holder + "|" + rand.Text()
-	mutex := l.redsync.NewMutex(key,
+	p := &pool{rdb: l.rdb}
+	mutex := redsync.New(p).NewMutex(key,
 		redsync.WithExpiry(length),
 		redsync.WithTries(1),
 		redsync.WithTimeoutFactor(min(float64(l.timeout)/float64(length), 0.5)),
 		redsync.WithGenValueFunc(func() (string, error) { return value, nil }),
 	)
-	err := mutex.TryLockContext(ctx)
-	if _, taken := errors.AsType[*redsync.ErrTaken](err); taken {
-		// Perhaps by ourselves: a client that lost the reply has sent the command again. Redsync has given it back.
-		return nil, l.busy(ctx, key, length)
-	}
-	if err != nil {
+	switch err := mutex.TryLockContext(ctx); {
+	case p.taken:
+		return nil, &BusyError{Key: key, Holder: p.holder, TTL: p.ttl}
+	case err != nil:
 		return nil, l.unknown(ctx, key, value, err)
 	}
 	lease := &Lease{
@@ -112,27 +103,6 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 	return lease, nil
 }
 
-// busy looks who holds key.
-func (l *Locker) busy(caller context.Context, key string, length time.Duration) error {
-	ctx, cancel := context.WithTimeout(caller, l.timeout)
-	defer cancel()
-	reply, err := healScript.Run(ctx, l.rdb, []string{key}, length.Milliseconds(), Longest.Milliseconds()).Slice()
-	switch {
-	case err != nil && deadline.Over(caller):
-		return context.Cause(caller)
-	case err != nil:
-		return &UnavailableError{Key: key, Err: err}
-	}
-	e := &BusyError{Key: key}
-	if len(reply) == 2 {
-		value, _ := reply[0].(string)
-		pttl, _ := reply[1].(int64)
-		e.Holder, _, _ = strings.Cut(value, "|")
-		e.TTL = time.Duration(max(pttl, 0)) * time.Millisecond
-	}
-	return e
-}
-
 // unknown ends an acquire that failed with err, although the key may have been set. Redsync has cleaned up, on the
 // caller's ctx: where that is done, it is done here. Where Redis answers neither, the orphan ends with its TTL.
 func (l *Locker) unknown(ctx context.Context, key, value string, err error) error {
@@ -141,7 +111,7 @@ func (l *Locker) unknown(ctx context.Context, key, value string, err error) erro
 	}
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 	defer cancel()
-	_, _ = l.redsync.NewMutex(key, redsync.WithValue(value)).UnlockContext(detached)
+	_, _ = redsync.New(&pool{rdb: l.rdb}).NewMutex(key, redsync.WithValue(value)).UnlockContext(detached)
 	return context.Cause(ctx)
 }
 

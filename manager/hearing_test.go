@@ -40,6 +40,12 @@ func isRead(cmd redis.Cmder) bool {
 	return strings.HasPrefix(cmd.Name(), "eval") && len(args) > 7 && args[2] == 5 && args[8] == 9
 }
 
+// isAcquire reports whether cmd is the script that takes the lease.
+func isAcquire(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	return strings.HasPrefix(cmd.Name(), "eval") && len(args) == 7 && strings.HasSuffix(args[3].(string), ":lock")
+}
+
 // listening waits until that many managers hear events.
 func (f *fleet) listening(logged *logBuffer, n int) {
 	f.t.Helper()

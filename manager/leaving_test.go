@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +21,7 @@ func TestARefreshWithinABackoffEndsWithItsCaller(t *testing.T) {
 	arrived, goOn := make(chan struct{}, 1), make(chan struct{})
 	var armed atomic.Bool
 	f := newFleet(t, redistest.Mini(t), 1, tapped(func(cmd redis.Cmder) error {
-		if cmd.Name() == "set" && armed.CompareAndSwap(true, false) {
+		if isAcquire(cmd) && armed.CompareAndSwap(true, false) {
 			arrived <- struct{}{}
 			<-goOn
 		}
@@ -74,7 +73,7 @@ func TestWhoWaitsForANewerTokenReadsRarely(t *testing.T) {
 	f := newFleet(t, redistest.Mini(t), 2, func(i int, c *manager.Config, _ *manager.Environment) {
 		if i == 1 {
 			c.Redis.AddHook(tap(func(cmd redis.Cmder) error {
-				if strings.HasPrefix(cmd.Name(), "evalsha") {
+				if isRead(cmd) {
 					reads.Add(1)
 				}
 				return nil

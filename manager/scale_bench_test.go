@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,4 +82,70 @@ func scale(b *testing.B, environments, replicas int) {
 	for i, m := range fleet {
 		_, _ = m.Close(), clients[i].Close()
 	}
+}
+
+// BenchmarkRotationOfMany has a fleet's environments, whose tokens were all issued at one time, refreshed: as many a second as
+// ten thousand with tokens of an hour are, by twenty replicas. It takes two minutes.
+func BenchmarkRotationOfMany(b *testing.B) {
+	const environments, replicas, life = 333, 20, 2 * time.Minute // 10,000 × 2 min / 60 min
+	b.Run(fmt.Sprintf("environments=%d/replicas=%d/life=%v", environments, replicas, life), func(b *testing.B) {
+		for b.Loop() {
+			rotationOfMany(b, environments, replicas, life)
+		}
+	})
+}
+
+func rotationOfMany(b *testing.B, environments, replicas int, life time.Duration) {
+	server := redistest.Start(b)
+	rdb := redis.NewClient(redistest.Options(server.Addr()))
+	defer rdb.Close()
+	var calls atomic.Int64
+	source := manager.SourceFunc(func(context.Context) (*manager.Reply, error) {
+		calls.Add(1)
+		return &manager.Reply{AccessToken: manager.NewSecret("token"), ExpiresIn: life}, nil
+	})
+	for i := range replicas {
+		configured := map[string]manager.Environment{}
+		for i := range environments {
+			configured[fmt.Sprint("tenant-", i)] = manager.Environment{Source: source, SourceID: "scale", Policy: manager.Policy{KeepWarm: true}}
+		}
+		own := redis.NewClient(redistest.Options(server.Addr()))
+		m, err := manager.New(manager.Config{Redis: own, Environments: configured, Replica: fmt.Sprint("replica-", i)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _, _ = m.Close(), own.Close() }()
+	}
+	until := func(n int64) (at time.Time, cpu float64, commands float64) {
+		for calls.Load() < n {
+			<-time.After(10 * time.Millisecond)
+		}
+		info := infoOf(b, rdb)
+		return time.Now(), info["used_cpu_user"] + info["used_cpu_sys"], info["total_commands_processed"]
+	}
+	until(int64(environments))
+	began, cpu, commands := until(int64(environments) + 1)
+	ended, cpuThen, commandsThen := until(2 * int64(environments))
+	took := ended.Sub(began).Seconds()
+	b.ReportMetric(took, "rotation-s")
+	b.ReportMetric(float64(environments)/took, "refreshes/s")
+	b.ReportMetric(100*(cpuThen-cpu)/took, "redis-cpu-%")
+	b.ReportMetric((commandsThen-commands)/float64(environments), "commands/refresh")
+}
+
+// infoOf returns the numbers that the server tells of itself.
+func infoOf(b *testing.B, rdb *redis.Client) map[string]float64 {
+	b.Helper()
+	text, err := rdb.Info(context.Background(), "cpu", "stats").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	numbers := map[string]float64{}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if n, err := strconv.ParseFloat(value, 64); err == nil {
+			numbers[name] = n
+		}
+	}
+	return numbers
 }

@@ -531,10 +531,10 @@ func (l *leaver) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 
 func (l *leaver) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		switch name := cmd.Name(); {
-		case name == "set":
+		switch {
+		case isAcquire(cmd):
 			l.taken.Store(true)
-		case strings.HasPrefix(name, "eval") && l.taken.CompareAndSwap(true, false):
+		case strings.HasPrefix(cmd.Name(), "eval") && l.taken.CompareAndSwap(true, false):
 			l.leave()
 			<-ctx.Done()
 			cmd.SetErr(ctx.Err())

@@ -35,8 +35,8 @@ func (s *Store) ReadMany(ctx context.Context, envs []string) ([]*Record, error) 
 	return records, nil
 }
 
-// ReadEach is [Store.Read] for a few hundred environments at most, in one round trip; f is called with what became of each,
-// in their order. What fails for one alone, the script that a server doesn't know yet or a slot that has moved, is read once
+// ReadEach is [Store.Read] for a few hundred environments at most, in one round trip, or two where a server has lost the
+// script; f is called with what became of each, in their order. What fails for one alone, a slot that is moving, is read once
 // more by itself.
 func (s *Store) ReadEach(ctx context.Context, envs []string, f func(i int, r *Record, err error)) {
 	if len(envs) == 1 {
@@ -46,15 +46,13 @@ func (s *Store) ReadEach(ctx context.Context, envs []string, f func(i int, r *Re
 	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	replies := make([]*redis.Cmd, len(envs))
-	_, failed := s.rdb.Pipelined(limited, func(p redis.Pipeliner) error {
-		for i, env := range envs {
-			replies[i] = readScript.EvalSha(limited, p, s.Keys(env).read(), readArgs...)
-		}
-		return nil
-	})
+	replies, failed := s.pipeline(limited, envs)
+	if isNoScript(failed) {
+		s.known.forget()
+		replies, failed = s.pipeline(limited, envs)
+	}
 	if failed != nil {
-		s.lookForMaster(ctx, failed)
+		s.unreachable(ctx, failed)
 	}
 	for i, env := range envs {
 		r, err := s.readOne(ctx, env, replies[i])
@@ -74,4 +72,27 @@ func (s *Store) readOne(ctx context.Context, env string, answer *redis.Cmd) (*Re
 		return nil, &StatusError{Op: "read", Key: s.Keys(env).Token, Err: err}
 	}
 	return s.decode(env, reply), nil
+}
+
+// pipeline reads environments in one round trip. The first on each server that isn't known to have the script brings it.
+func (s *Store) pipeline(ctx context.Context, envs []string) (replies []*redis.Cmd, failed error) {
+	replies = make([]*redis.Cmd, len(envs))
+	brought := map[place]bool{}
+	_, failed = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, env := range envs {
+			keys := s.Keys(env).read()
+			run, at := readScript.EvalSha, s.place(ctx, readScript, keys[0])
+			if !s.known.has(at) && !brought[at] {
+				run, brought[at] = readScript.Eval, true
+			}
+			replies[i] = run(ctx, p, keys, readArgs...)
+		}
+		return nil
+	})
+	if failed == nil {
+		for at := range brought {
+			s.known.add(at)
+		}
+	}
+	return replies, failed
 }

@@ -112,7 +112,7 @@ func (s *Store) sealedField(ctx context.Context, key, field string) (value, vers
 		return "", "", nil // no secret of ours
 	}
 	if err != nil {
-		s.lookForMaster(caller, err)
+		s.unreachable(caller, err)
 		return "", "", &StatusError{Op: "read", Key: key, Err: err}
 	}
 	return text(values, 0), text(values, 1), nil

@@ -19,7 +19,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"embed"
 	"errors"
 	"fmt"
 	"regexp"
@@ -72,6 +71,7 @@ type Store struct {
 	namespace string
 	codec     Codec
 	timeout   time.Duration
+	known     known
 }
 
 // New returns a Store on rdb. It does no I/O.
@@ -163,35 +163,6 @@ func (e *StatusError) Error() string {
 
 func (e *StatusError) Unwrap() error { return e.Err }
 
-//go:embed lua/*.lua
-var lua embed.FS
-
-// script makes one of files, the first of which are shared.
-func script(names ...string) *redis.Script {
-	var source strings.Builder
-	for _, name := range append([]string{"common"}, names...) {
-		part, err := lua.ReadFile("lua/" + name + ".lua")
-		if err != nil {
-			panic(err) // embedded: cannot fail
-		}
-		source.Write(part)
-	}
-	return redis.NewScript(source.String())
-}
-
-// A redis.Script is immutable once made and safe for concurrent use.
-var (
-	readScript       = script("read")
-	issueScript      = script("grants", "issue")
-	putScript        = script("grants", "put")
-	failScript       = script("grants", "fail")
-	invalidateScript = script("invalidate")
-	keepScript       = script("grants", "keep")
-	nextScript       = script("next")
-	adoptScript      = script("grants", "adopt")
-	resealScript     = script("reseal")
-)
-
 // run runs a script about env under the call's own deadline and returns its reply, an array of at least n elements.
 func (s *Store) run(ctx context.Context, env string, sc *redis.Script, op string, n int, keys []string, args ...any) ([]any, error) {
 	if err := CheckName(env); err != nil {
@@ -200,22 +171,26 @@ func (s *Store) run(ctx context.Context, env string, sc *redis.Script, op string
 	caller := ctx
 	ctx, cancel := context.WithTimeout(caller, s.timeout)
 	defer cancel()
-	reply, err := sc.Run(ctx, s.rdb, keys, args...).Slice()
+	reply, err := s.eval(ctx, sc, keys, args...).Slice()
 	if err == nil && len(reply) < n {
 		err = fmt.Errorf("a reply of %d elements instead of %d", len(reply), n)
 	}
 	if err != nil {
-		s.lookForMaster(caller, err)
+		s.unreachable(caller, err)
 		return nil, &StatusError{Op: op, Key: keys[0], Err: err}
 	}
 	return reply, nil
 }
 
-// lookForMaster has a Cluster client ask where the slots are, in the background, when a node can't be reached. By itself it
-// only does on a redirection, or once a minute, and a node that is dead redirects nobody.
-func (s *Store) lookForMaster(ctx context.Context, err error) {
-	c, ok := s.rdb.(interface{ ReloadState(ctx context.Context) })
-	if _, answered := errors.AsType[redis.Error](err); ok && !answered && ctx.Err() == nil {
+// unreachable is told of errors, and does what is to be done when a node can't be reached. It has a Cluster client ask where
+// the slots are, in the background: by itself it only does on a redirection, or once a minute, and a node that is dead
+// redirects nobody.
+func (s *Store) unreachable(ctx context.Context, err error) {
+	if _, answered := errors.AsType[redis.Error](err); answered || ctx.Err() != nil {
+		return
+	}
+	s.known.forget()
+	if c, ok := s.rdb.(interface{ ReloadState(ctx context.Context) }); ok {
 		c.ReloadState(context.WithoutCancel(ctx))
 	}
 }

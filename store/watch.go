@@ -62,6 +62,7 @@ func (s *Store) Watch(ctx context.Context, w Watcher) error {
 	pause := retryMin
 	for ctx.Err() == nil {
 		if s.watchOnce(ctx, w) {
+			s.known.forget()
 			w.Subscribed(false)
 			pause = retryMin
 		}
@@ -90,7 +91,7 @@ func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
 	defer func() { cancel(); <-guarded }()
 
 	if err := pubsub.Subscribe(ctx, s.Channel()); err != nil {
-		s.lookForMaster(ctx, err)
+		s.unreachable(ctx, err)
 		return false
 	}
 	for {

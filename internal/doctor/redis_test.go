@@ -90,7 +90,7 @@ func TestRightsOneByOne(t *testing.T) {
 		} else {
 			got.has(doctor.LevelFailure, "redis.rights", "user onetoken may not run", "ACL SETUSER onetoken "+right)
 		}
-		if right == "+evalsha" {
+		if right == "+eval" {
 			got.has(doctor.LevelOK, "redis.keys", "can't be read without the rights above")
 		}
 		got.only(1)

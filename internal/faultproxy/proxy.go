@@ -43,7 +43,6 @@ type Frame struct {
 	Phase  Phase
 	Args   []string // of the request, also for its reply; nil for a message and for what isn't RESP
 	Reply  []string // of a reply or message: its elements, "" for those that are lists; a scalar is one element
-	Null   bool     // of a reply: it is null
 	Failed bool     // of a reply: it is an error
 }
 
@@ -344,7 +343,7 @@ func (c *conn) request(v value) Frame {
 }
 
 func (c *conn) reply(v value) Frame {
-	f := Frame{Step: Other, Phase: Reply, Reply: v.elements, Null: v.null, Failed: v.failed()}
+	f := Frame{Step: Other, Phase: Reply, Reply: v.elements, Failed: v.failed()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if step, ok := c.messageLocked(v); ok {

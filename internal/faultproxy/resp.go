@@ -19,7 +19,6 @@ var errTooLong = errors.New("faultproxy: a frame is too long")
 type value struct {
 	raw      []byte
 	kind     byte     // the type's first byte
-	null     bool     // a null of either protocol
 	elements []string // of an aggregate, those that are scalars ("" for others); else the scalar alone
 }
 
@@ -71,7 +70,6 @@ func readBody(r *bufio.Reader, v *value, head string, keep bool) error {
 		note(rest)
 		return nil
 	case '_':
-		v.null = true
 		note("")
 		return nil
 	}
@@ -82,7 +80,6 @@ func readBody(r *bufio.Reader, v *value, head string, keep bool) error {
 	switch head[0] {
 	case '$', '=', '!':
 		if n < 0 {
-			v.null = true
 			note("")
 			return nil
 		}
@@ -90,7 +87,6 @@ func readBody(r *bufio.Reader, v *value, head string, keep bool) error {
 		note(text)
 		return err
 	case '*', '~', '>':
-		v.null = n < 0
 		return readMembers(r, v, n, keep)
 	case '%', '|':
 		return readMembers(r, v, 2*n, keep)
@@ -118,11 +114,9 @@ func readMembers(r *bufio.Reader, v *value, n int, keep bool) error {
 			return err
 		}
 		nested := head[0] != '_' && strings.IndexByte("*~>%|", head[0]) >= 0
-		null := v.null
 		if err := readBody(r, v, head, keep && !nested); err != nil {
 			return err
 		}
-		v.null = null
 		if nested && keep {
 			v.elements = append(v.elements, "")
 		}

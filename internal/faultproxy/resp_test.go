@@ -14,24 +14,23 @@ func TestAValueIsReadWithItsBytes(t *testing.T) {
 	for _, tt := range []struct {
 		name, in string
 		kind     byte
-		null     bool
 		elements []string
 	}{
-		{"simple string", "+OK\r\n", '+', false, []string{"OK"}},
-		{"error", "-NOSCRIPT No matching script\r\n", '-', false, []string{"NOSCRIPT No matching script"}},
-		{"integer", ":-2\r\n", ':', false, []string{"-2"}},
-		{"bulk string with a line break", "$4\r\na\r\nb\r\n", '$', false, []string{"a\r\nb"}},
-		{"empty bulk string", "$0\r\n\r\n", '$', false, []string{""}},
-		{"null of RESP2", "$-1\r\n", '$', true, []string{""}},
-		{"null of RESP3", "_\r\n", '_', true, []string{""}},
-		{"null array", "*-1\r\n", '*', true, nil},
-		{"request", "*2\r\n$4\r\nPING\r\n$1\r\nx\r\n", '*', false, []string{"PING", "x"}},
-		{"array with a list and a null", "*4\r\n$1\r\na\r\n*2\r\n:1\r\n:2\r\n$-1\r\n:3\r\n", '*', false, []string{"a", "", "", "3"}},
-		{"list in a list", "*2\r\n*1\r\n*1\r\n:1\r\n:2\r\n", '*', false, []string{"", "2"}},
-		{"push", ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n", '>', false, []string{"message", "c", "m"}},
-		{"map", "%1\r\n+a\r\n:1\r\n", '%', false, []string{"a", "1"}},
-		{"double, boolean, big number", "~3\r\n,1.5\r\n#t\r\n(99\r\n", '~', false, []string{"1.5", "t", "99"}},
-		{"attribute before a value", "|1\r\n+k\r\n+v\r\n:7\r\n", ':', false, []string{"7"}},
+		{"simple string", "+OK\r\n", '+', []string{"OK"}},
+		{"error", "-NOSCRIPT No matching script\r\n", '-', []string{"NOSCRIPT No matching script"}},
+		{"integer", ":-2\r\n", ':', []string{"-2"}},
+		{"bulk string with a line break", "$4\r\na\r\nb\r\n", '$', []string{"a\r\nb"}},
+		{"empty bulk string", "$0\r\n\r\n", '$', []string{""}},
+		{"null of RESP2", "$-1\r\n", '$', []string{""}},
+		{"null of RESP3", "_\r\n", '_', []string{""}},
+		{"null array", "*-1\r\n", '*', nil},
+		{"request", "*2\r\n$4\r\nPING\r\n$1\r\nx\r\n", '*', []string{"PING", "x"}},
+		{"array with a list and a null", "*4\r\n$1\r\na\r\n*2\r\n:1\r\n:2\r\n$-1\r\n:3\r\n", '*', []string{"a", "", "", "3"}},
+		{"list in a list", "*2\r\n*1\r\n*1\r\n:1\r\n:2\r\n", '*', []string{"", "2"}},
+		{"push", ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n", '>', []string{"message", "c", "m"}},
+		{"map", "%1\r\n+a\r\n:1\r\n", '%', []string{"a", "1"}},
+		{"double, boolean, big number", "~3\r\n,1.5\r\n#t\r\n(99\r\n", '~', []string{"1.5", "t", "99"}},
+		{"attribute before a value", "|1\r\n+k\r\n+v\r\n:7\r\n", ':', []string{"7"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -43,8 +42,8 @@ func TestAValueIsReadWithItsBytes(t *testing.T) {
 			if string(v.raw) != tt.in {
 				t.Errorf("bytes %q, want %q", v.raw, tt.in)
 			}
-			if v.kind != tt.kind || v.null != tt.null || !reflect.DeepEqual(v.elements, tt.elements) {
-				t.Errorf("kind %q, null %v, elements %q; want %q, %v, %q", v.kind, v.null, v.elements, tt.kind, tt.null, tt.elements)
+			if v.kind != tt.kind || !reflect.DeepEqual(v.elements, tt.elements) {
+				t.Errorf("kind %q, elements %q; want %q, %q", v.kind, v.elements, tt.kind, tt.elements)
 			}
 			if next, err := readValue(r); err != nil || string(next.raw) != "+next\r\n" {
 				t.Errorf("then %q, %v", next.raw, err)

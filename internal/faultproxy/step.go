@@ -1,7 +1,6 @@
 package faultproxy
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,10 +11,9 @@ type Step string
 // The steps. They are recognised by the command and by the names of its keys, which are the contract of what is in Redis,
 // and by the number and the form of a script's arguments.
 const (
-	Acquire    Step = "acquire"    // SET of the lock with NX: the lease is tried
+	Acquire    Step = "acquire"    // acquire.lua
 	Renew      Step = "renew"      // redsync's script that extends the lease
-	Release    Step = "release"    // redsync's script that deletes the lock: also after a lease that was not granted
-	Heal       Step = "heal"       // package lock looks who holds the lease
+	Release    Step = "release"    // redsync's script that deletes the lock: also where it isn't known whether it was taken
 	Read       Step = "read"       // read.lua
 	Issue      Step = "issue"      // issue.lua
 	Put        Step = "put"        // put.lua
@@ -36,11 +34,6 @@ func stepOf(args []string) Step {
 	switch strings.ToUpper(args[0]) {
 	case "SUBSCRIBE":
 		return Subscribe
-	case "SET":
-		nx := slices.ContainsFunc(args, func(a string) bool { return strings.EqualFold(a, "NX") })
-		if len(args) > 3 && strings.HasSuffix(args[1], ":lock") && nx {
-			return Acquire
-		}
 	case "EVAL", "EVALSHA":
 		return scriptOf(args)
 	}
@@ -82,21 +75,14 @@ func scriptOf(args []string) Step {
 	case "token mark":
 		return Invalidate
 	case "lock":
-		return lockScriptOf(rest)
-	}
-	return Other
-}
-
-// lockScriptOf recognises a script about the lock alone: only those of a lease's owner have its value, "replica|random".
-func lockScriptOf(rest []string) Step {
-	owned := len(rest) > 0 && strings.Contains(rest[0], "|")
-	switch {
-	case owned && len(rest) == 1:
-		return Release
-	case owned && len(rest) == 2:
-		return Renew
-	case len(rest) == 2:
-		return Heal
+		switch len(rest) {
+		case 1:
+			return Release
+		case 2:
+			return Renew
+		case 3:
+			return Acquire
+		}
 	}
 	return Other
 }

@@ -343,8 +343,8 @@ func TestOutcomesAreReadFromReplies(t *testing.T) {
 		in   faultproxy.Frame
 		want event // Kind "": none
 	}{
-		{"granted", faultproxy.Frame{Step: faultproxy.Acquire, Reply: []string{"OK"}}, event{Kind: kindGranted}},
-		{"taken", faultproxy.Frame{Step: faultproxy.Acquire, Reply: []string{""}, Null: true}, event{}},
+		{"granted", faultproxy.Frame{Step: faultproxy.Acquire, Reply: []string{"acquired"}}, event{Kind: kindGranted}},
+		{"taken", faultproxy.Frame{Step: faultproxy.Acquire, Reply: []string{"busy", "replica|x", "3000"}}, event{}},
 		{"issued", faultproxy.Frame{Step: faultproxy.Issue, Reply: []string{"issued", "7", "7"}}, event{Kind: kindIssued, Version: 7}},
 		{"changed", faultproxy.Frame{Step: faultproxy.Issue, Reply: []string{"changed"}}, event{}},
 		{"stored", faultproxy.Frame{

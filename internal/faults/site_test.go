@@ -217,11 +217,11 @@ func (s *site) frame(replica string, f faultproxy.Frame) faultproxy.Action {
 		default:
 		}
 	}
-	if f.Failed || f.Step == faultproxy.Acquire && f.Phase == faultproxy.Reply && f.Null {
+	if f.Failed || f.Step == faultproxy.Acquire && f.Phase == faultproxy.Reply && (len(f.Reply) == 0 || f.Reply[0] != "acquired") {
 		return faultproxy.Pass // not that step after all: a script that isn't known, a lease that another holds
 	}
 	if (f.Step == faultproxy.Renew || f.Step == faultproxy.Release) && f.Phase == faultproxy.Request && s.holding() != replica {
-		return faultproxy.Pass // redsync cleans up after a lease that it didn't get
+		return faultproxy.Pass // redsync cleans up after a lease that it may have got
 	}
 	if f.Step == faultproxy.Event && s.holding() == replica {
 		return faultproxy.Pass // that is to be the others' trouble
@@ -248,7 +248,7 @@ func outcome(f faultproxy.Frame) (event, bool) {
 	// A script's first argument comes after its name, the number of its keys and those.
 	arg := func() store.Version { return store.Version(number(f.Args, 3+int(number(f.Args, 2)))) }
 	switch {
-	case f.Step == faultproxy.Acquire && first == "OK":
+	case f.Step == faultproxy.Acquire && first == "acquired":
 		return event{Kind: kindGranted}, true
 	case f.Step == faultproxy.Renew && first == "1":
 		return event{Kind: kindRenewed}, true

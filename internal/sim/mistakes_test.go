@@ -43,6 +43,7 @@ var allMistakes = []mistake{
 	{from: 41, name: "who can't reach the endpoint ends a backoff", file: "store/lua/fail.lua", old: "if ARGV[6] == '1' and running", new: "if false and running"},
 	{from: 12, name: "an invalidation leaves the token", file: "store/lua/invalidate.lua", old: "version(raw_field(KEYS[1], 'version')) <= m.dropped", new: "false"},
 	{name: "all leases have one value", file: "lock/lock.go", old: `l.holder + "|" + rand.Text()`, new: `"somebody|" + rand.Text()[:0]`},
+	{name: "a lease is taken from its holder", file: "lock/acquire.lua", old: ", 'NX') then", new: ") then"},
 	{
 		name: "a release asks for no owner", file: "lock/lock.go",
 		old: "	ok, err := l.mutex.UnlockContext(ctx)\n", new: "	n, err := releaser.Del(ctx, l.key).Result()\n	ok := n > 0\n",

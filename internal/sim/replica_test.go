@@ -347,10 +347,6 @@ func (p *process) wait(o *op, d time.Duration, done <-chan struct{}) any {
 // set gives a command its reply.
 func set(cmd redis.Cmder, v any) error {
 	if v == nil {
-		if c, ok := cmd.(*redis.BoolCmd); ok {
-			c.SetVal(false)
-			return nil
-		}
 		v = redis.Nil
 	}
 	if err, ok := v.(error); ok {
@@ -363,8 +359,6 @@ func set(cmd redis.Cmder, v any) error {
 	switch c := cmd.(type) {
 	case *redis.Cmd:
 		c.SetVal(v)
-	case *redis.BoolCmd:
-		c.SetVal(true)
 	case *redis.IntCmd:
 		n, _ := v.(int64)
 		c.SetVal(n)
@@ -405,17 +399,15 @@ func name(args []string) (what, about, id string) {
 			}
 		case len(rest) == 1:
 			what = "release"
-		case strings.Contains(rest[0], "|"):
+		case len(rest) == 2:
 			what = "renew"
 		default:
-			what = "heal"
+			what = "acquire"
 		}
 		switch what {
 		case "put", "fail", "keep", "settle", "adopt", "forget":
 			id += rest[0]
 		}
-	case "set":
-		what, key = "acquire", args[1]
 	default:
 		what, key = args[0], args[1]
 	}

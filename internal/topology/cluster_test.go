@@ -12,6 +12,7 @@ import (
 
 	"github.com/onetoken/onetoken/internal/redisclient"
 	"github.com/onetoken/onetoken/internal/redistest"
+	"github.com/onetoken/onetoken/store"
 )
 
 const slots = 16384
@@ -216,8 +217,8 @@ func TestClusterFailoverThatLosesWrites(t *testing.T) {
 	}
 }
 
-// What is published in a script on one node is heard on every node. All replicas listen at the same one, as docs/sizing.md has
-// it: at the master of the channel's slot.
+// What is published in a script on one node is heard on every node. None is sent the name of a script that it doesn't know. All
+// replicas listen at the same one, as docs/sizing.md has it: at the master of the channel's slot.
 func TestClusterEventsReachEveryNode(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, steady)
@@ -249,6 +250,15 @@ func TestClusterEventsReachEveryNode(t *testing.T) {
 			if m.Payload != want {
 				t.Errorf("node %d: %s, want %s", i, m.Payload, want)
 			}
+		}
+	}
+	another, err := store.New(newClient(t, c.options()), store.Options{})
+	must(t, err)
+	_, err = another.ReadMany(ctx, names)
+	must(t, err)
+	for i, n := range c.nodes {
+		if stats := n.admin.Info(ctx, "errorstats").Val(); strings.Contains(stats, "NOSCRIPT") {
+			t.Errorf("node %d: %s", i, stats)
 		}
 	}
 }
