@@ -84,9 +84,10 @@ func (c costs) refresh(r float64) cost {
 	return c.sum(reading, acquiring, issuing, storing, releasing).plus(c[reading].times(r - 1)).plus(c[hearing].times(r))
 }
 
-// start is that of a replica which uses e tokens that are there, with n connections, one of them for events.
+// start is that of a replica which uses e tokens that are there, with n connections, one of them for events: at most, since only
+// the reads that are sent before the first answer bring the script.
 func (c costs) start(e, n float64) cost {
-	return c[connecting].times(n).plus(c.sum(subscribing, readingAnew)).plus(c[reading].times(e - 1))
+	return c[connecting].times(n).plus(c[subscribing]).plus(c[readingAnew].times(e))
 }
 
 // atRest is what a replica that uses e tokens takes in a second between refreshes.
@@ -199,6 +200,7 @@ type walk struct {
 	*meter
 	costs
 	env    string
+	rdb    redis.UniversalClient
 	store  *store.Store
 	locker *lock.Locker
 	lease  *lock.Lease
@@ -215,6 +217,13 @@ func (w *walk) step(name string, f func() error) {
 
 func (w *walk) read() (err error) {
 	w.seen, err = w.store.Read(w.t.Context(), w.env)
+	return err
+}
+
+func (w *walk) readAnew() error {
+	other, err := store.New(w.rdb, store.Options{})
+	must(w.t, err)
+	_, err = other.Read(w.t.Context(), w.env)
 	return err
 }
 
@@ -267,6 +276,7 @@ func (w *walk) refresh() {
 	w.step(storing, w.put)
 	w.step(releasing, func() error { return w.lease.Release(w.t.Context()) })
 	w.step(reading, w.read)
+	w.step(readingAnew, w.readAnew)
 	w.step(recording, w.fail)
 	w.step(dropping, w.invalidate)
 }
@@ -275,6 +285,7 @@ func (w *walk) refresh() {
 func measuredCosts(t *testing.T) costs {
 	w := &walk{meter: newMeter(t), costs: costs{}, env: "prod"}
 	rdb := w.client(t)
+	w.rdb = rdb
 	defer func() { _ = rdb.Close() }()
 	var err error
 	w.store, err = store.New(rdb, store.Options{})
@@ -295,11 +306,10 @@ func measuredCosts(t *testing.T) costs {
 	w.costs[subscribing] = w.costs[subscribing].plus(w.costs[connecting].times(-1)).plus(uncounted)
 	w.costs[proving] = w.of(func() { must(t, sub.Ping(t.Context())); receive() }).plus(uncounted)
 
-	w.step(readingAnew, w.read)
 	w.refresh()
 	w.costs[hearing] = w.of(func() { receive(); receive(); receive() }).times(1. / 3) // of a token, a failure, an invalidation
 	must(t, sub.Close())
-	w.refresh() // now that Redis knows the scripts
+	w.refresh() // now that Redis is known to have the scripts
 	return w.costs
 }
 
@@ -408,7 +418,7 @@ func TestCostOfAFleet(t *testing.T) {
 	// The first replica was there before; and it may have had more than one connection, like the others.
 	predicted := want.start(environments, connected/replicas).times(replicas - 1)
 	t.Logf("the start of %d: %v, by the formula %v; %.0f connections", replicas-1, start, predicted, connected)
-	if !start.within(predicted, 0.5, above) {
+	if !start.within(predicted, 0.8, above) {
 		t.Error("the formula for a start is off")
 	}
 
