@@ -10,6 +10,9 @@ FIRST ?= 1
 # Of the mistakes: into how many parts they are divided, and which part is tried.
 OF ?= 1
 PART ?= 0
+# Which benchmarks (a regular expression).
+BENCH ?= .
+benched = $$(grep -l '^func Benchmark' $$($(GO) list -f '{{.Dir}}/*_test.go' ./...) 2>/dev/null | xargs -n 1 dirname | sort -u)
 # Of a release. Where git doesn't know them, say VERSION=v1.2.3 SOURCE_DATE_EPOCH=1700000000.
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 VERSION ?= $(shell git describe --tags --always --dirty)
@@ -22,7 +25,7 @@ help:
 	@echo 'make test    the tests; those about a real Redis run where redis-server is installed'
 	@echo 'make check   format, vet, lint, test'
 	@echo 'make lint    golangci-lint'
-	@echo 'make bench   the benchmarks'
+	@echo 'make bench   the benchmarks, and how they compare with the goals; some of them: BENCH=Transport'
 	@echo 'make fuzz    the fuzz targets, FUZZTIME=$(FUZZTIME) each'
 	@echo 'make sim     a simulated fleet with faults, SEEDS=$(SEEDS) runs from seed FIRST=$(FIRST) on'
 	@echo 'make mistakes  the simulation must find each of three dozen mistakes made on purpose; a part: OF=3 PART=0'
@@ -60,7 +63,7 @@ lint:
 	$(GOLANGCI_LINT) run
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(benched) | $(GO) run ./internal/benchreport $(if $(filter .,$(BENCH)),,-part)
 
 # One build a package; an input that is interesting isn't made smaller for long, which would take all the time there is.
 fuzz:

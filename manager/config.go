@@ -86,7 +86,7 @@ type Config struct {
 	IdleAfter time.Duration
 
 	Namespace string       // of the keys in Redis; default "onetoken"
-	Replica   string       // this process's name in Redis and in logs; default host:pid
+	Replica   string       // this process's name, and no other's, in Redis and in logs; default host:pid
 	Logger    *slog.Logger // default: nothing is logged
 	Codec     store.Codec  // seals secrets in Redis; default: they are stored as they are
 
@@ -190,7 +190,7 @@ type Backoff struct{ Min, Max time.Duration }
 
 // Policy says when a token is refreshed and what happens when it can't be. Zero fields mean the defaults.
 type Policy struct {
-	ExpiryMargin    time.Duration // a token with less life left isn't handed out; default min(10 s, max(10 % of life, 1 s), half the life)
+	ExpiryMargin    time.Duration // a token with less life left isn't handed out; default min(10 s, max(10 % of life, 1 s), an eighth of the life)
 	RefreshAt       float64       // the part of its life after which a token is refreshed behind its users; default 0.8
 	Lease           time.Duration // of the lock, renewed every third; default 6 s
 	EndpointTimeout time.Duration // of one request to the token endpoint; default 10 s
@@ -281,13 +281,14 @@ func (e Environment) resolve(log *slog.Logger) (resolved, error) {
 		return r, err
 	}
 	if e.Source != nil {
-		r.source, r.fingerprint, r.credential = e.Source, e.fingerprint(), e.credentialDigest
+		credential, seed := e.credentialDigest(), e.RefreshToken
+		r.source, r.fingerprint, r.credential = e.Source, e.fingerprint(), func() string { return credential }
 		if e.Grant == RefreshToken {
 			var ok bool
 			if r.rotating, ok = e.Source.(Refresher); !ok {
 				return r, errors.New("source: with grant refresh_token it must be a Refresher, too")
 			}
-			r.seeds = func() Secret { return e.RefreshToken }
+			r.seeds = func() Secret { return seed }
 		}
 		return r, e.checkRotation(&r)
 	}
@@ -317,7 +318,7 @@ func (e Environment) checkRotation(r *resolved) error {
 	if longest := lock.Longest - sendReserve; r.policy.EndpointTimeout > longest {
 		return fmt.Errorf("endpoint_timeout: at most %v with grant %s: the lease must outlast the request", longest, RefreshToken)
 	}
-	r.client = digest.Of([]string{"client", e.Issuer, e.TokenEndpoint(), e.SourceID, e.ClientID})[:16]
+	r.client = strings.Clone(digest.Of([]string{"client", e.Issuer, e.TokenEndpoint(), e.SourceID, e.ClientID})[:16])
 	return nil
 }
 
@@ -375,13 +376,16 @@ type resolved struct {
 	rotating    Refresher     // nil where no refresh tokens are used; else asked in place of source
 	seeds       func() Secret // the configured refresh token; nil where none can be
 	client      string        // digest of the client, and of where it is one: whom a refresh token may be shown to
-	origins     []string      // nil: any
+	origins     []origin      // nil: any
 	fingerprint string
 	credential  func() string // of the secrets as they are now: those in files may be replaced
 	server      telemetry.Server
 }
 
 func cloneValues(v url.Values) url.Values {
+	if len(v) == 0 {
+		return nil
+	}
 	c := make(url.Values, len(v))
 	for name, values := range v {
 		c[name] = slices.Clone(values)
@@ -404,18 +408,18 @@ func (e Environment) checkBaseURL() error {
 }
 
 // origins returns the origins that a token may be sent to, nil for any.
-func (e Environment) origins() ([]string, error) {
+func (e Environment) origins() ([]origin, error) {
 	list := e.Origins
 	if len(list) == 0 && e.BaseURL != "" {
 		list = []string{e.BaseURL}
 	}
-	var allowed []string
+	var allowed []origin
 	for i, raw := range list {
 		u, err := url.Parse(raw)
 		if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 			return nil, fmt.Errorf("origins: the %d. is no http or https origin (https://host:port)", i+1)
 		}
-		allowed = append(allowed, origin(u))
+		allowed = append(allowed, originOf(u))
 	}
 	return allowed, nil
 }
@@ -428,9 +432,10 @@ func (e Environment) fingerprint() string {
 	if e.Source != nil {
 		parts[0] = "source " + e.SourceID
 	}
-	params := cloneValues(e.Params)
-	params["audience"] = append(params["audience"], e.Audience...) // the same request
-	params["resource"] = append(params["resource"], e.Resource...)
+	params := url.Values{}
+	maps.Copy(params, e.Params)
+	params["audience"] = slices.Concat(params["audience"], e.Audience) // the same request
+	params["resource"] = slices.Concat(params["resource"], e.Resource)
 	for _, name := range slices.Sorted(maps.Keys(params)) {
 		for _, value := range params[name] {
 			parts = append(parts, name, value)
@@ -462,7 +467,7 @@ func (e Environment) fingerprint() string {
 		}
 		add("requested_token_type", endpoint.TokenTypeURN(e.RequestedTokenType))
 	}
-	return digest.Of(parts)[:16]
+	return strings.Clone(digest.Of(parts)[:16]) // it is kept, and the rest isn't
 }
 
 // credentialDigest is, for a Source, what [endpoint.Client.Credential] is of the same secrets.

@@ -292,8 +292,12 @@ func TestOriginsOfAnEnvironment(t *testing.T) {
 		},
 		{"any, where none is known", Environment{TokenURL: "https://auth.example/token"}, nil},
 	} {
-		got, err := c.env.origins()
-		if err != nil || !slices.Equal(got, c.want) || (got == nil) != (c.want == nil) {
+		allowed, err := c.env.origins()
+		var got []string
+		for _, o := range allowed {
+			got = append(got, o.String())
+		}
+		if err != nil || !slices.Equal(got, c.want) || (allowed == nil) != (c.want == nil) {
 			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
 		}
 	}

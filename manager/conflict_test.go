@@ -67,7 +67,7 @@ func TestARollingDeployIsBoundedAndTakesNothingAway(t *testing.T) {
 func TestAForeignTokenIsReplacedWithAGrowingBackoff(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 2, halfNew(2))
-	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 2}) // usable for 1 s: two services fight over one name
+	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 2}) // usable for 1.75 s: two services fight over one name
 	end := time.Now().Add(8 * time.Second)
 	f.all(func(ctx context.Context, m *manager.Manager) (*manager.Token, error) {
 		for time.Now().Before(end) {

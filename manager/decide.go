@@ -51,11 +51,12 @@ const (
 	stepAcquire               // try the lease
 )
 
-// A decision is a step with, for stepWait, how long at most; for stepLogin and, where one must, for stepFail, why a person must
-// log in.
+// A decision is a step with, for stepWait, how long at most and whether it may be over in a moment; for stepLogin and, where one
+// must, for stepFail, why a person must log in.
 type decision struct {
 	step   step
 	pause  time.Duration
+	soon   bool
 	reason string
 }
 
@@ -73,7 +74,7 @@ func decide(v view) decision {
 	case !v.failureIsOld && binds(r, v.policy, v.fingerprint, v.credential):
 		return decision{step: stepFail, reason: login}
 	case r.Lock != nil && r.Lock.TTL >= 0 && r.Lock.TTL <= maxLease: // else nobody's: trying it mends it
-		return decision{step: stepWait, pause: r.Lock.TTL}
+		return decision{step: stepWait, pause: r.Lock.TTL, soon: settled(r)}
 	case what == foreign && v.hasUsable && !v.explicit:
 		return decision{step: stepYield}
 	case what == foreign && !r.Stored().IssuedAt.After(r.Now) && r.Now.Sub(r.Stored().IssuedAt) < v.replaceAfter:
@@ -87,6 +88,13 @@ func decide(v view) decision {
 	default:
 		return decision{step: stepAcquire}
 	}
+}
+
+// settled reports whether the outcome of the last version issued stands in r. A lease that is held then is about to be given
+// back, of which no event tells, or has just been taken.
+func settled(r *store.Record) bool {
+	t, f := r.Stored(), r.Failure
+	return t != nil && t.Version == r.Mark.Issued || f != nil && f.Version == r.Mark.Issued
 }
 
 // binds reports whether the failure in r keeps a replica with the fingerprint and credential from asking the endpoint.

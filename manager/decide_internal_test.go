@@ -36,10 +36,15 @@ func locked(ttl time.Duration) func(*store.Record) {
 	return func(r *store.Record) { r.Lock = &store.Lock{Holder: "replica-2", TTL: ttl} }
 }
 
+func issued(v store.Version) func(*store.Record) {
+	return func(r *store.Record) { r.Mark.Issued = v }
+}
+
 func TestDecide(t *testing.T) {
 	serve, fail, holdBack := decision{step: stepServe}, decision{step: stepFail}, decision{step: stepHoldBack}
 	yield, acquire := decision{step: stepYield}, decision{step: stepAcquire}
 	wait := func(d time.Duration) decision { return decision{step: stepWait, pause: d} }
+	soon := func(d time.Duration) decision { return decision{step: stepWait, pause: d, soon: true} }
 	unavailable := failed("http_503")
 	record := recordOf
 	for _, c := range []struct {
@@ -86,10 +91,12 @@ func TestDecide(t *testing.T) {
 
 		// Whoever holds the lease is waited for.
 		{"the lease held", view{record: record(noToken, locked(5*time.Second))}, wait(5 * time.Second)},
-		{"the lease held, and the token known", view{record: record(locked(5 * time.Second)), above: 100}, wait(5 * time.Second)},
-		{"the lease held, for a refresh", view{record: record(locked(5 * time.Second)), above: 100, explicit: true}, wait(5 * time.Second)},
+		{"the lease held, and the token known", view{record: record(locked(5 * time.Second)), above: 100}, soon(5 * time.Second)},
+		{"the lease held, for a refresh", view{record: record(locked(5 * time.Second)), above: 100, explicit: true}, soon(5 * time.Second)},
 		{"the lease held, for a replica that holds back", view{record: record(noToken, locked(5*time.Second)), localPause: time.Minute}, wait(5 * time.Second)},
-		{"the lease held, and a foreign token that isn't needed", view{record: record(foreignToken, locked(5*time.Second)), hasUsable: true}, wait(5 * time.Second)},
+		{"the lease held, and a foreign token that isn't needed", view{record: record(foreignToken, locked(5*time.Second)), hasUsable: true}, soon(5 * time.Second)},
+		{"the lease held for a version above the token", view{record: record(issued(101), locked(5*time.Second)), above: 100, explicit: true}, wait(5 * time.Second)},
+		{"the lease held, and the last version's failure is old", view{record: record(issued(101), unavailable, locked(time.Second)), above: 100, explicit: true, failureIsOld: true}, soon(time.Second)},
 		{"the lease about to end", view{record: record(noToken, locked(0))}, wait(0)},
 		{"a lock without TTL", view{record: record(noToken, locked(-1))}, acquire},
 		{"a lock without TTL, and a failure", view{record: record(noToken, unavailable, locked(-1))}, fail},

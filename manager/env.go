@@ -42,8 +42,8 @@ type Env struct {
 	conflict    conflict
 	aloneAt     time.Duration // no token is fetched without Redis before
 	lastRead    time.Duration
-	sealed      Version       // the last token that was found not to open here
-	heardAt     time.Duration // when a flight that waits was last told to look
+	sealed      Version // the last token that was found not to open here
+	heards      int     // how often a flight that waits was told to look
 	look        look
 	failedLooks int           // in a row
 	closed      bool          // with the manager

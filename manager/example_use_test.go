@@ -275,7 +275,9 @@ func ExampleConfig_resolve() {
 func ExampleManager_SetEnvironment() {
 	m, _, stop := startExample()
 	defer stop()
-	changed := manager.Environment{TokenURL: "https://auth.example/token", ClientID: "id", Scopes: []string{"read"}}
+	changed := manager.Environment{
+		TokenURL: "https://auth.example/token", ClientID: "id", ClientSecret: manager.NewSecret("secret"), Scopes: []string{"read"},
+	}
 
 	err := m.SetEnvironment("prod", changed)
 	if err != nil {

@@ -74,9 +74,9 @@ func FuzzOrigin(f *testing.F) {
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			t.Skip()
 		}
-		got := origin(u)
-		if again, err := url.Parse(got); err == nil && origin(again) != got {
-			t.Errorf("%q has the origin %q, and that %q", raw, got, origin(again))
+		got := originOf(u)
+		if again, err := url.Parse(got.String()); err == nil && originOf(again) != got {
+			t.Errorf("%q has the origin %q, and that %q", raw, got, originOf(again))
 		}
 		spelt := *u
 		spelt.Path, spelt.RawQuery, spelt.Fragment, spelt.User = "/x", "y", "z", nil
@@ -84,12 +84,12 @@ func FuzzOrigin(f *testing.F) {
 		if u.Port() == "" && !strings.HasSuffix(u.Host, ":") {
 			spelt.Host += map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
 		}
-		if origin(&spelt) != got {
-			t.Errorf("%q has the origin %q, %q has %q", raw, got, spelt.String(), origin(&spelt))
+		if originOf(&spelt) != got {
+			t.Errorf("%q has the origin %q, %q has %q", raw, got, spelt.String(), originOf(&spelt))
 		}
 		for _, host := range []string{u.Host + ".evil.example", "evil.example", u.Hostname() + ":1"} {
 			other := *u
-			if other.Host = host; u.Port() != "1" && origin(&other) == got {
+			if other.Host = host; u.Port() != "1" && originOf(&other) == got {
 				t.Errorf("%q has the origin of %q", host, raw)
 			}
 		}
@@ -221,13 +221,17 @@ func FuzzTimes(f *testing.F) {
 		}
 		if life >= minLife {
 			margin := p.margin(life)
-			if margin <= 0 || margin > life/2 {
+			if margin <= 0 || margin > life/8 {
 				t.Errorf("of %v the last %v aren't used", life, margin)
 			}
 			for _, draw := range []float64{0, 0.5, 0.999999} {
-				at := p.refreshPoint(life, time.Duration(max(took, 0)%int64(time.Hour)), draw)
+				took := time.Duration(max(took, 0) % int64(time.Hour))
+				at := p.refreshPoint(life, took, draw)
 				if at < life/2 || at > life-margin {
 					t.Errorf("a life of %v with a margin of %v is refreshed after %v", life, margin, at)
+				}
+				if then := p.standInPoint(life, took, at, draw); then < at || then > life-margin {
+					t.Errorf("a life of %v with a margin of %v, due after %v, is refreshed by others after %v", life, margin, at, then)
 				}
 			}
 		}

@@ -43,7 +43,7 @@ func TestTwoWrongSecretsDoNotFreeEachOther(t *testing.T) {
 func TestALifeWithinItsMarginOnArrivalIsAFailure(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, redistest.Mini(t), 3, policy(manager.Policy{Backoff: manager.Backoff{Min: time.Minute, Max: time.Minute}}))
-	f.endpoint.SetDefault(mockendpoint.Reply{Delay: 600 * time.Millisecond, ExpiresIn: 1}) // the margin is 0.5 s
+	f.endpoint.SetDefault(mockendpoint.Reply{Delay: 900 * time.Millisecond, ExpiresIn: 1}) // the margin is 125 ms
 	for range 2 {
 		for i, o := range f.all(token) {
 			if failed := endpointError(t, o.err); failed.Code != "bad_reply" {
@@ -58,12 +58,12 @@ func TestALifeThatEndsWhileItIsStoredIsAFailure(t *testing.T) {
 	t.Parallel()
 	slow := tapped(func(cmd redis.Cmder) error {
 		if isPut(cmd) {
-			<-time.After(600 * time.Millisecond)
+			<-time.After(900 * time.Millisecond)
 		}
 		return nil
 	})
 	f := newFleet(t, redistest.Mini(t), 1, slow, policy(manager.Policy{Backoff: manager.Backoff{Min: time.Minute, Max: time.Minute}}))
-	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 1}) // the margin is 0.5 s
+	f.endpoint.SetDefault(mockendpoint.Reply{ExpiresIn: 1}) // the margin is 125 ms
 	for range 2 {
 		_, err := f.tries(f.managers[0])
 		if failed := endpointError(t, err); failed.Code != "bad_reply" {

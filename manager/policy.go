@@ -14,21 +14,34 @@ import (
 // minLife is the shortest life that a token can be used with: less is over on arrival.
 const minLife = time.Second
 
-// margin is how much life a token must have left to be handed out.
+// margin is how much life a token must have left to be handed out. By default that is at most an eighth of the life: with more,
+// an endpoint that needs a third of a life, and isn't asked before half of it, would have callers wait.
 func (p Policy) margin(life time.Duration) time.Duration {
 	if p.ExpiryMargin > 0 {
 		return min(p.ExpiryMargin, life/2)
 	}
-	return min(10*time.Second, max(life/10, time.Second), life/2)
+	return min(10*time.Second, max(life/10, time.Second), life/8)
 }
 
-// refreshPoint is the age at which a token is refreshed behind its users. draw, in [0, 1), spreads the replicas: it is
-// drawn once per token and replica. took is how long the endpoint needed for this token: the lead over the moment at
-// which the token isn't handed out any more (not just over its end) is at least three times that, and a twentieth of the
-// life, so that nobody waits; and it never starts before half the life.
+// refreshPoint is the age at which a token is refreshed behind the users of the replica that refreshed last. draw, in [0, 1),
+// is one for a token, and spreads the environments, whose tokens may all have come at one time. took is how long the endpoint
+// needed for this token: the lead over the moment at which the token isn't handed out any more (not just over its end) is at
+// least three times that, and a twentieth of the life, so that nobody waits; and it never starts before half the life.
 func (p Policy) refreshPoint(life, took time.Duration, draw float64) time.Duration {
-	at := time.Duration((p.RefreshAt - 0.05*draw) * float64(life))
-	return max(min(at, life-p.margin(life)-max(3*took, life/20)), life/2)
+	at := min(time.Duration(p.RefreshAt*float64(life)), life-p.margin(life)-max(3*took, life/20))
+	return max(at-time.Duration(0.05*draw*float64(life)), life/2)
+}
+
+// standInPoint is the age at which the other replicas refresh a token whose refresh point is at the age first: they go on by
+// themselves only where they haven't heard of a newer one, because whoever refreshed last is gone, is asked for nothing, or
+// fails. That leaves time to hear, a quarter of what is left until the token isn't handed out any more, and more than the
+// endpoint needs. draw, in [0, 1), is once for a token and replica: it spreads them over another quarter, but not into the
+// time that the endpoint needs for them, unless there is none to spare.
+func (p Policy) standInPoint(life, took, first time.Duration, draw float64) time.Duration {
+	lead, needs := life-p.margin(life)-first, took+took/4
+	wait := max(needs, lead/4)
+	room := max(min(lead/4, lead-wait-needs), 0)
+	return first + min(wait+time.Duration(draw*float64(room)), lead)
 }
 
 // life is how long a token with the endpoint's expires_in is believed to live.

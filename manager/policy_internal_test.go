@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -29,10 +30,10 @@ func TestMargin(t *testing.T) {
 		{0, 100 * time.Second, 10 * time.Second},
 		{0, time.Minute, 6 * time.Second},
 		{0, 10 * time.Second, time.Second},
-		{0, 4 * time.Second, time.Second},
-		{0, 2 * time.Second, time.Second},
-		{0, 1500 * time.Millisecond, 750 * time.Millisecond},
-		{0, time.Second, 500 * time.Millisecond},
+		{0, 8 * time.Second, time.Second},
+		{0, 4 * time.Second, 500 * time.Millisecond},
+		{0, 2 * time.Second, 250 * time.Millisecond},
+		{0, time.Second, 125 * time.Millisecond},
 		{0, 0, 0},
 		{time.Minute, time.Hour, time.Minute},
 		{time.Minute, 2 * time.Minute, time.Minute},
@@ -63,8 +64,10 @@ func TestRefreshPoint(t *testing.T) {
 		{"thrice a slow endpoint's time before the margin", 0, time.Minute, 3 * time.Second, 0, 45 * time.Second},
 		{"not before half the life, for an endpoint that is too slow", 0, time.Minute, 10 * time.Second, 0, 30 * time.Second},
 		{"not before half the life, for a draw", 0.5, time.Hour, time.Second, 1, 30 * time.Minute},
-		{"a short life", 0, 4 * time.Second, 100 * time.Millisecond, 0, 2700 * time.Millisecond},
-		{"a life that is margin from its half on", 0, 2 * time.Second, 100 * time.Millisecond, 0, time.Second},
+		{"the lead of a slow endpoint, and earlier by 5 %", 0, time.Minute, 3 * time.Second, 1, 42 * time.Second},
+		{"a short life", 0, 4 * time.Second, 100 * time.Millisecond, 0, 3200 * time.Millisecond},
+		{"a very short life", 0, 2 * time.Second, 100 * time.Millisecond, 0, 1450 * time.Millisecond},
+		{"a very short life, and an endpoint that needs a third of it", 0, 2 * time.Second, 600 * time.Millisecond, 0, time.Second},
 		{"no life", 0, 0, 0, 0, 0},
 	} {
 		got := defaulted(t, Policy{RefreshAt: c.refreshAt}).refreshPoint(c.life, c.took, c.draw)
@@ -117,6 +120,9 @@ func TestRefreshPointProperties(t *testing.T) {
 					case time.Duration(p.RefreshAt*float64(life)) < at && at > life/2:
 						what = "is after refresh_at"
 					}
+					if at <= handedOut && what == "" {
+						what = wrongStandIn(p, life, took, at)
+					}
 					if before = at; what != "" {
 						if broken++; broken <= 3 {
 							t.Errorf("%s: life %v, took %v, draw %v: %v, with a lead of %v, %s", name, life, took, draw, at, lead, what)
@@ -127,6 +133,43 @@ func TestRefreshPointProperties(t *testing.T) {
 		}
 		if broken > 3 {
 			t.Errorf("%s: … and %d more", name, broken-3)
+		}
+	}
+}
+
+// wrongStandIn says what is wrong with the points at which other replicas refresh a token that one has from the age first on.
+func wrongStandIn(p Policy, life, took, first time.Duration) string {
+	handedOut := life - p.margin(life)
+	soonest, latest := p.standInPoint(life, took, first, 0), p.standInPoint(life, took, first, 0.999999)
+	switch {
+	case soonest < first, latest < soonest, latest > handedOut:
+		return fmt.Sprintf("is stood in for from %v to %v", soonest, latest)
+	case soonest-first < min(took, handedOut-first):
+		return fmt.Sprintf("is stood in for from %v on, before the endpoint has answered", soonest)
+	case handedOut-first >= 3*took && handedOut-latest < took:
+		return fmt.Sprintf("is stood in for until %v, too late for the endpoint to answer", latest)
+	}
+	return ""
+}
+
+func TestStandInPoint(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		life, took, first time.Duration
+		draw              float64
+		want              time.Duration
+	}{
+		{"a quarter of the lead later", time.Hour, time.Second, 48 * time.Minute, 0, 50*time.Minute + 57500*time.Millisecond},
+		{"and up to another", time.Hour, time.Second, 48 * time.Minute, 1, 53*time.Minute + 55*time.Second},
+		{"after the endpoint's time, and a quarter of that", time.Minute, 3 * time.Second, 45 * time.Second, 0, 48750 * time.Millisecond},
+		{"the endpoint's time before it isn't handed out", time.Minute, 3 * time.Second, 45 * time.Second, 1, 50250 * time.Millisecond},
+		{"no room for the endpoint's time twice", 2 * time.Second, 600 * time.Millisecond, time.Second, 1, 1750 * time.Millisecond},
+		{"an endpoint that needs more than there is", time.Minute, time.Minute, 30 * time.Second, 0.5, 54 * time.Second},
+		{"no lead", 0, 0, 0, 0.5, 0},
+	} {
+		got := defaulted(t, Policy{}).standInPoint(c.life, c.took, c.first, c.draw)
+		if (got - c.want).Abs() > time.Microsecond {
+			t.Errorf("%s: %v; want %v", c.name, got, c.want)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func (f *flight) run(ctx context.Context) {
 	defer f.cancel(nil)
 	e, poll := f.env, poll{}
 	for ctx.Err() == nil {
-		sent := e.m.now()
+		heard, sent := f.listen(), e.m.now()
 		r, err := e.m.store.Read(ctx, e.name)
 		if err != nil {
 			if f.redisFailed(ctx, &e.reads, sent, err) {
@@ -29,7 +29,7 @@ func (f *flight) run(ctx context.Context) {
 		e.noteRead(ctx, r)
 		e.observe(r, sent)
 		if f.step(ctx, f.view(r, sent), &poll) {
-			e.lookIfHeardSince(sent)
+			e.lookIfHeardSince(heard)
 			return
 		}
 	}
@@ -67,7 +67,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 	case stepYield:
 		return f.yield(&ConflictError{Environment: e.name, Err: r.TokenErr})
 	case stepWait:
-		f.waitForOther(ctx, whoRefreshes(r), d.pause, poll)
+		f.waitForOther(ctx, whoRefreshes(r), d.pause, d.soon && poll.again(v.explicit), poll)
 	case stepUnwritten:
 		return f.unwritten(ctx, v.sent, poll)
 	case stepAcquire:
@@ -76,7 +76,7 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 		case over:
 			return true
 		case busy != nil:
-			f.waitForOther(ctx, holder(busy.Holder), busy.TTL, poll)
+			f.waitForOther(ctx, holder(busy.Holder), busy.TTL, false, poll)
 		default:
 			f.wait(ctx, poll.shortly()) // things are no longer as they were read
 		}
@@ -84,10 +84,14 @@ func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 	return false
 }
 
-// waitForOther waits for an event, or as long as polling has it, but no longer than limit.
-func (f *flight) waitForOther(ctx context.Context, who string, limit time.Duration, poll *poll) {
+// waitForOther waits for an event, or as long as polling has it, but no longer than limit; not long for what may be over soon.
+func (f *flight) waitForOther(ctx context.Context, who string, limit time.Duration, soon bool, poll *poll) {
 	f.waits("for " + who)
-	poll.next(f.wait(ctx, poll.pause(f.env.m.subscribed.Load(), limit)))
+	pause := poll.pause(f.env.m.subscribed.Load(), limit)
+	if soon {
+		pause = poll.shortly()
+	}
+	poll.next(f.wait(ctx, pause))
 }
 
 func whoRefreshes(r *store.Record) string {
@@ -166,7 +170,21 @@ func (f *flight) wait(ctx context.Context, d time.Duration) (woken bool) {
 // A poll spaces the looks of a flight that waits for another replica: events do the waking, polling is the net.
 type poll struct {
 	quiet int  // waits in a row that nothing ended
-	woken bool // something was heard, but not what we wait for: it may follow at once
+	woken bool // something ended the last one
+	short int  // looks that nothing gave reason for
+}
+
+// shortLooks is how often a Refresh looks again, unasked, for a lease that is about to be given back.
+const shortLooks = 3
+
+// again reports whether to look again shortly for what may be over in a moment: once after each event, which the lease outlives;
+// and, for a Refresh that has come after the event, a few times. Others needn't: what is settled is their answer.
+func (p *poll) again(explicit bool) bool {
+	if !p.woken && explicit && p.short < shortLooks {
+		p.short++
+		return true
+	}
+	return p.woken
 }
 
 func (p *poll) next(woken bool) {
@@ -179,15 +197,17 @@ func (p *poll) next(woken bool) {
 // shortly is a pause for what is about to be over, spread so that replicas don't go in step.
 func (p *poll) shortly() time.Duration { return 25*time.Millisecond + jitter.N(50*time.Millisecond) }
 
-// pause is 250 to 750 ms, or up to 2 s where a subscription would wake us, but no longer than until the lease ends.
+// pause is 250 to 750 ms or, where a subscription would wake us, first 1 to 2 s and then a little above 2 s, but no longer than
+// until the lease ends.
 func (p *poll) pause(subscribed bool, lease time.Duration) time.Duration {
-	mean := 500 * time.Millisecond
-	if subscribed {
-		mean <<= min(p.quiet, 2)
-	}
-	d := min(mean/2+jitter.N(mean), 2*time.Second)
-	if p.woken {
-		d = p.shortly()
+	var d time.Duration
+	switch {
+	case !subscribed:
+		d = 250*time.Millisecond + jitter.N(500*time.Millisecond)
+	case p.quiet == 0:
+		d = time.Second + jitter.N(time.Second)
+	default:
+		d = 2*time.Second + jitter.N(250*time.Millisecond)
 	}
 	return min(d, lease+p.shortly())
 }

@@ -247,7 +247,7 @@ func TestARefusalIsSettledByReadingAgain(t *testing.T) {
 func TestARefreshTokenBesideAnUnusableTokenIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, _ := wired(t, 2)
-		for _, r := range []mockendpoint.Reply{{AccessToken: "a\nb"}, {ExpiresIn: 1, Delay: 600 * time.Millisecond}, {OmitRefreshToken: true}} {
+		for _, r := range []mockendpoint.Reply{{AccessToken: "a\nb"}, {ExpiresIn: 1, Delay: 900 * time.Millisecond}, {OmitRefreshToken: true}} {
 			k.Endpoint.Push(r)
 			_, err := k.Managers[0].Refresh(t.Context(), managertest.Environment)
 			if _, failed := errors.AsType[*manager.EndpointError](err); failed == r.OmitRefreshToken {

@@ -71,7 +71,7 @@ func TestReplicasWithDifferentKeysDoNotReplaceEachOthersTokensInTurn(t *testing.
 			synctest.Test(t, func(t *testing.T) {
 				kit := managertest.NewFleet(t, 2, managertest.Options{
 					InMemory: true, Config: codecs(c[0], c[1]),
-					Endpoint: mockendpoint.Options{Life: 2 * time.Second}, // usable for 1 s: they need a new one all the time
+					Endpoint: mockendpoint.Options{Life: 2 * time.Second}, // usable for 1.75 s: they need a new one all the time
 				})
 				asks(t, kit, 5*time.Minute)
 				// One that replaces what it can't read does so after 1 s at first, and after a minute in the end.

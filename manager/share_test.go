@@ -135,8 +135,8 @@ func TestARotationThatNobodyWaitsFor(t *testing.T) {
 	if n := waits.value("onetoken.wait.duration", ofEnv+",onetoken.outcome=token") - 10; n != 0 {
 		t.Errorf("%v calls waited for a rotation", n)
 	}
-	// A life of 5 s is refreshed from 50 % on (margin 1 s, lead 3 × 0.3 s): 9 s have room for four lives at most.
-	if n := f.endpoint.Calls(); n < 3 || n > 5 {
+	// A life of 5 s is refreshed after 3.2 to 3.5 s (margin 0.6 s, lead 3 × 0.3 s): 9 s have room for three lives.
+	if n := f.endpoint.Calls(); n < 3 || n > 4 {
 		t.Errorf("%d calls of the endpoint in 9 s of 5 s lives", n)
 	}
 	if f.endpoint.MaxInFlight() != 1 {

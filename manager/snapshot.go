@@ -29,11 +29,23 @@ func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
 	life, last, policy := t.Life(), e.m.clocks.Load(), e.conf().policy
 	s := &snapshot{token: t, expires: expires, slept: never, stored: never, published: e.m.now(), wallExpires: last.wall.Round(0).Add(expires - last.mono)}
 	s.usableUntil = expires - policy.margin(life)
-	// A version 0 isn't shared: the draw needn't spread anything.
-	s.refreshAt = expires - life + policy.refreshPoint(life, t.Took, draw(e.m.replica, t.Version))
-	s.refreshAt = min(s.refreshAt, s.usableUntil)
+	s.refreshAt = min(expires-life+policy.refreshAge(t, e.name, e.m.replica), s.usableUntil)
 	s.quietUntil = s.refreshAt
 	return s
+}
+
+// refreshAge is the age at which a replica refreshes the environment's token behind its callers: the one that refreshed last is
+// the first, so that the others need only hear of it. Replicas that share a name are all the first.
+func (p Policy) refreshAge(t *Token, env, replica string) time.Duration {
+	own := draw(replica, t.Version)
+	if t.Version == 0 { // nobody else has it
+		return p.refreshPoint(t.Life(), t.Took, own)
+	}
+	first := p.refreshPoint(t.Life(), t.Took, draw(env, t.Version))
+	if t.RefreshedBy == replica {
+		return first
+	}
+	return p.standInPoint(t.Life(), t.Took, first, own)
 }
 
 // newStoredSnapshot makes a snapshot of a token that is known to stand in Redis.
@@ -43,10 +55,10 @@ func (e *Env) newStoredSnapshot(t *Token, expires time.Duration) *snapshot {
 	return s
 }
 
-// draw is a number in [0, 1), once for a token and replica: drawn anew at every look, it would collapse the spread.
-func draw(replica string, v Version) float64 {
+// draw is a number in [0, 1), once for a token and a name: drawn anew at every look, it would collapse the spread.
+func draw(name string, v Version) float64 {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, replica+"|"+v.String())
+	_, _ = io.WriteString(h, name+"|"+v.String())
 	// FNV's high bits hardly change with the last characters: spread them (a step of splitmix64).
 	x := h.Sum64()
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

@@ -80,15 +80,20 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// withToken returns a copy of req with the token: a RoundTripper must not change what it was given.
+// withToken returns a copy of req with the token: a RoundTripper must not change what it was given. The fields' values are
+// shared, which binds base to the same; it may set and add fields.
 func withToken(req *http.Request, tok *Token) *http.Request {
-	c := *req
-	c.Header = req.Header.Clone()
-	if c.Header == nil {
-		c.Header = http.Header{}
+	var c struct { // one allocation
+		http.Request
+		authorization [1]string // of its own: who writes into it, against the rule, spoils no other request
 	}
-	tok.SetAuthHeader(&c)
-	return &c
+	c.Request, c.authorization[0] = *req, tok.AuthHeader()
+	c.Header = make(http.Header, len(req.Header)+1)
+	for name, values := range req.Header {
+		c.Header[name] = slices.Clip(values) // what is appended goes elsewhere
+	}
+	c.Header["Authorization"] = c.authorization[:]
+	return &c.Request
 }
 
 // replay returns req with its body from the start, if it has none or it can be had again.
@@ -125,7 +130,7 @@ func (e *Env) mayHaveToken(req *http.Request) bool {
 	// http.Client links a redirected request to the response that caused it; it would not strip our header, which
 	// it doesn't know.
 	for resp := req.Response; resp != nil; resp = resp.Request.Response {
-		if resp.Request == nil || origin(resp.Request.URL) != origin(req.URL) {
+		if resp.Request == nil || originOf(resp.Request.URL) != originOf(req.URL) {
 			return false
 		}
 	}
@@ -136,20 +141,19 @@ func (e *Env) mayHaveToken(req *http.Request) bool {
 // themselves. What a redirect has led to must be asked about again.
 func (e *Env) AllowsOrigin(u *url.URL) bool {
 	origins := e.present().conf().origins
-	return origins == nil || slices.Contains(origins, origin(u))
+	return origins == nil || slices.Contains(origins, originOf(u))
 }
 
-// origin is scheme, host and port of u (RFC 6454 §4), without a default port.
-func origin(u *url.URL) string {
-	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Hostname())
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
+// An origin is scheme, host and port of a URL (RFC 6454 §4), in lower case, and without a default port.
+type origin struct{ scheme, host, port string }
+
+// originOf allocates nothing where u is in lower case.
+func originOf(u *url.URL) origin {
+	o := origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}
+	if o.scheme == "https" && o.port == "443" || o.scheme == "http" && o.port == "80" {
+		o.port = ""
 	}
-	port := u.Port()
-	if port == "" || scheme == "https" && port == "443" || scheme == "http" && port == "80" {
-		return scheme + "://" + host
-	}
-	return scheme + "://" + host + ":" + port
+	return o
 }
 
 // TokenSource returns a [oauth2.TokenSource] for clients of golang.org/x/oauth2; ctx bounds its every call. It is cheap

@@ -8,6 +8,18 @@ import (
 	"testing"
 )
 
+// String is the origin as RFC 6454 §6.2 writes it.
+func (o origin) String() string {
+	host := o.host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if o.port != "" {
+		host += ":" + o.port
+	}
+	return o.scheme + "://" + host
+}
+
 func TestOrigin(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"https://app.example", "https://app.example"},
@@ -33,7 +45,7 @@ func TestOrigin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := origin(u); got != c.want {
+		if got := originOf(u).String(); got != c.want {
 			t.Errorf("%s: %s; want %s", c.in, got, c.want)
 		}
 	}
@@ -53,8 +65,8 @@ func TestOriginsThatDiffer(t *testing.T) {
 		if errA != nil || errB != nil {
 			t.Fatal(errA, errB)
 		}
-		if origin(a) == origin(b) {
-			t.Errorf("%s and %s have one origin: %s", c[0], c[1], origin(a))
+		if originOf(a) == originOf(b) {
+			t.Errorf("%s and %s have one origin: %s", c[0], c[1], originOf(a))
 		}
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,6 +100,76 @@ func TestARequestGivenToTheTransportIsNotChanged(t *testing.T) {
 	}
 	resp.Body.Close()
 	if len(req.Header) != 0 {
+		t.Errorf("its header became %v", req.Header)
+	}
+}
+
+// roundTripper is a base transport that is a function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// What the base may do to a request, and what it may not, reaches neither the caller nor others' requests: here all have one
+// header, whose values have room to append to.
+func TestWhatTheBaseDoesToAHeaderStaysThere(t *testing.T) {
+	room := [4]string{"a", "b", "beyond"}
+	header := http.Header{"Accept": {"text/plain"}, "X-List": room[:2], "X-Nil": nil, "authorization": {"odd"}, "Authorization": {"old"}}
+	before := header.Clone()
+	var mu sync.Mutex
+	seen := map[string]int{}
+	transport := warm(t).Transport(env, roundTripper(func(r *http.Request) (*http.Response, error) {
+		mine := r.URL.Path
+		r.Header.Add("X-List", mine)
+		r.Header.Add("Authorization", mine)
+		r.Header.Set("Accept", mine)
+		r.Header.Set("X-New", mine)
+		if values, ok := r.Header["X-Nil"]; !ok || values != nil {
+			t.Errorf("a nil field became %v", values) // httputil.ReverseProxy tells it from none
+		}
+		mu.Lock()
+		seen[fmt.Sprintf("%q, own %v, %q, %q", r.Header["X-List"][:2], r.Header["X-List"][2] == mine, r.Header["Authorization"][0], r.Header["authorization"])]++ //nolint:staticcheck // not canonical on purpose
+		mu.Unlock()
+		r.Header["Authorization"][0] = "scrubbed"
+		r.Header.Del("X-List")
+		return nowhere{}.RoundTrip(r)
+	}))
+	var work sync.WaitGroup
+	for i := range 50 {
+		work.Go(func() {
+			req := httptest.NewRequest("GET", fmt.Sprintf("https://api.example/%d", i), nil)
+			req.Header = header
+			resp, err := transport.RoundTrip(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		})
+	}
+	work.Wait()
+	if want := map[string]int{`["a" "b"], own true, "Bearer token", ["odd"]`: 50}; !maps.Equal(seen, want) {
+		t.Errorf("the base got %v, want %v", seen, want)
+	}
+	if !reflect.DeepEqual(header, before) || room != [4]string{"a", "b", "beyond"} {
+		t.Errorf("the caller's header became %v, and what is behind it %q", header, room)
+	}
+}
+
+func TestARequestWithoutAHeaderGetsTheToken(t *testing.T) {
+	transport := warm(t).Transport(env, roundTripper(func(r *http.Request) (*http.Response, error) {
+		if got := r.Header.Get("Authorization"); got != "Bearer token" {
+			t.Errorf("got %q", got)
+		}
+		return nowhere{}.RoundTrip(r)
+	}))
+	req := httptest.NewRequest("GET", "https://api.example/", nil)
+	req.Header = nil
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if req.Header != nil {
 		t.Errorf("its header became %v", req.Header)
 	}
 }

@@ -53,7 +53,7 @@ func (e *Env) hear(look, calm bool) {
 	busy := e.flight != nil && e.flight.sent
 	waits := e.flight != nil && !busy
 	if look && waits {
-		e.heardAt = e.m.now()
+		e.heards++
 	}
 	e.pokeLocked()
 	e.mu.Unlock()
@@ -62,11 +62,22 @@ func (e *Env) hear(look, calm bool) {
 	}
 }
 
-// lookIfHeardSince reads again where a flight has ended with a read that was sent before it was last told to look: what it
-// was told of may have come after.
-func (e *Env) lookIfHeardSince(sent time.Duration) {
+// listen is called before a read is sent: that brings all that the flight was told of until now. It returns how often that was.
+func (f *flight) listen() int {
+	f.env.mu.Lock()
+	defer f.env.mu.Unlock()
+	select {
+	case <-f.poke:
+	default:
+	}
+	return f.env.heards
+}
+
+// lookIfHeardSince reads again where a flight has ended with a read before which it was told to look that often, and was since:
+// what it was told of may have come after.
+func (e *Env) lookIfHeardSince(heard int) {
 	e.mu.Lock()
-	missed := e.heardAt != 0 && sent <= e.heardAt
+	missed := e.heards != heard
 	e.mu.Unlock()
 	if missed && e.inUse() {
 		e.lookAt(false)

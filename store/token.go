@@ -31,7 +31,9 @@ type Token struct { //nolint:recvcheck // String is for values, too: they must n
 
 // NewToken returns t with its Authorization header made once.
 func NewToken(t Token) *Token {
-	t.header = NewSecret(headerType(t.TokenType) + " " + t.AccessToken.Reveal())
+	header := headerType(t.TokenType) + " " + t.AccessToken.Reveal()
+	t.header = NewSecret(header)
+	t.AccessToken = NewSecret(header[len(header)-len(t.AccessToken.Reveal()):]) // the same text: a JWT is a kilobyte
 	return &t
 }
 
@@ -50,7 +52,7 @@ func (t *Token) Life() time.Duration { return t.ExpiresAt.Sub(t.IssuedAt) }
 func (t *Token) IsBearer() bool { return headerType(t.TokenType) == "Bearer" }
 
 // SetAuthHeader sets the request's Authorization header. The header holds the token: don't log it.
-func (t *Token) SetAuthHeader(r *http.Request) { r.Header.Set("Authorization", t.AuthHeader()) }
+func (t *Token) SetAuthHeader(r *http.Request) { r.Header["Authorization"] = []string{t.AuthHeader()} }
 
 // AuthHeader returns the value of an Authorization header with the token.
 func (t *Token) AuthHeader() string {

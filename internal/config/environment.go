@@ -85,7 +85,7 @@ func environmentTable(e *manager.Environment) table {
 			}},
 			{"When it is refreshed", []setting{
 				set("expiry_margin", &e.ExpiryMargin, durationKind(), "a token with less life left isn't handed out").
-					impliedly("min(10s, max(10 % of life, 1s), half the life)").like("5s"),
+					impliedly("min(10s, max(10 % of life, 1s), an eighth of the life)").like("5s"),
 				set("refresh_at", &e.RefreshAt, partKind(), "the part of its life after which a token is refreshed behind its users").byDefault(writtenPart(standard.RefreshAt)),
 				set("lease", &e.Lease, durationKind(), "how long a replica that is gone holds the lock; renewed every third; 1s to 10m").byDefault(written(standard.Lease)),
 				set("endpoint_timeout", &e.EndpointTimeout, durationKind(), "the longest that a request to the token endpoint may take").byDefault(written(standard.EndpointTimeout)),

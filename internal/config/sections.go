@@ -17,7 +17,7 @@ func fileTable(f *File) table {
 		groups: []group{{settings: []setting{
 			set("redis", &f.Redis, redisKind(), "where tokens are kept; `--redis-url` and `$ONETOKEN_REDIS_URL` replace the whole section").show(),
 			set("namespace", &f.Namespace, nameKind(), "what all keys begin with: `A-Z a-z 0-9 . _ -`").byDefault("onetoken"),
-			set("replica", &f.Replica, textKind(), "the name of this process in Redis and in logs").impliedly("host:pid").like("worker-7"),
+			set("replica", &f.Replica, textKind(), "the name of this process, and of no other, in Redis and in logs").impliedly("host:pid").like("worker-7"),
 			set("sealing", &f.Sealing, section(sealingTable), "keys that seal what is secret in Redis").impliedly("nothing is sealed"),
 			set("environments", &f.Environments, environmentsKind(), "OAuth2 clients, each at one token endpoint, by names of your own: `A-Z a-z 0-9 . _ -`").show(),
 			set("agent", &f.Agent, section(agentTable), "what `onetoken serve` does; nothing else reads it"),

@@ -546,7 +546,7 @@ func (c *checker) expects(r *replica, env string, k *known) *expectation {
 	if w.clockMovedSince(since) || r.jumpedAt > 0 && r.jumpedAt >= since || c.envs[env].dropped >= t.Version {
 		return nil
 	}
-	margin := min(10*time.Second, max(t.Life()/10, time.Second), t.Life()/2)
+	margin := min(10*time.Second, max(t.Life()/10, time.Second), t.Life()/8)
 	left := t.ExpiresAt.Sub(w.redisTime()) - margin - sooner
 	if left <= 0 {
 		return nil

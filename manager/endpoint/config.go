@@ -102,6 +102,9 @@ func (c *Config) setDefaults() error {
 		}
 	}
 	c.Assertion.Life = cmp.Or(c.Assertion.Life, DefaultAssertionLife)
+	if c.Grant != TokenExchange {
+		return nil
+	}
 	for _, t := range []struct {
 		name  string
 		value *string
@@ -257,6 +260,9 @@ func (c *Config) checkAssertion() error {
 
 // encodeClaims makes JSON of an assertion's further claims.
 func encodeClaims(claims map[string]any) (map[string]json.RawMessage, error) {
+	if len(claims) == 0 {
+		return nil, nil
+	}
 	encoded := map[string]json.RawMessage{}
 	for _, name := range slices.Sorted(maps.Keys(claims)) {
 		switch name {

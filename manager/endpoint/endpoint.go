@@ -121,7 +121,6 @@ var refusals = []string{
 type Client struct {
 	config Config
 	claims map[string]json.RawMessage // the JWT bearer assertion's further ones
-	http   connections
 	issuer discovery
 	*files
 }

@@ -41,7 +41,7 @@ type roots struct{ pool *x509.CertPool }
 
 // open reads the files that c names.
 func open(c Config) (*files, error) {
-	f := &files{reported: map[any]string{}}
+	f := &files{}
 	for _, text := range []struct {
 		to            **freshfile.Value[string]
 		parse         func(...[]byte) (string, error)
@@ -159,7 +159,12 @@ func current[T any](c *Client, v *freshfile.Value[T]) T {
 	}
 	c.mu.Lock()
 	was := c.reported[v]
-	c.reported[v] = text
+	if text != was {
+		if c.reported == nil {
+			c.reported = map[any]string{}
+		}
+		c.reported[v] = text
+	}
 	c.mu.Unlock()
 	if text != "" && text != was && c.config.Report != nil {
 		c.config.Report(fmt.Errorf("%w; the last good version is still used", err))

@@ -8,11 +8,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"log"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -218,5 +225,77 @@ func TestATransportThatTakesNoCertificateIsAnError(t *testing.T) {
 	c.AuthMethod, c.ClientSecret, c.HTTPClient = endpoint.TLSClientAuth, secret.Secret{}, &http.Client{Transport: stub(nil)}
 	if _, err := endpoint.New(c); err != nil {
 		t.Errorf("a transport with a certificate of its own: %v", err)
+	}
+}
+
+// serveHTTP2 starts an endpoint that speaks HTTP/2, and returns the configuration of a client that trusts it alone.
+func serveHTTP2(t *testing.T, h http.HandlerFunc, configure func(*httptest.Server)) endpoint.Config {
+	t.Helper()
+	identity := identify(t, "server", -time.Hour, time.Hour, nil)
+	server := httptest.NewUnstartedServer(h)
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{identity.pair()}, NextProtos: []string{"h2"}}
+	configure(server)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	c := config(server.URL + "/token")
+	c.CAFile = file(t, identity.certPEM())
+	return c
+}
+
+// HTTP/2 would put requests that overlap on one connection, which one gone silent would silence.
+func TestRequestsAtTheSameTimeHaveConnectionsOfTheirOwn(t *testing.T) {
+	came := make(chan string)
+	answer := make(chan struct{})
+	client := must(endpoint.New(serveHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
+		came <- r.Proto + " " + r.RemoteAddr
+		<-answer
+		answers(200, goodReply)(w, r)
+	}, func(*httptest.Server) {})))
+	var work sync.WaitGroup
+	from := map[string]bool{}
+	for range 2 {
+		work.Go(func() {
+			if _, err := client.Fetch(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		who := <-came
+		from[who] = strings.HasPrefix(who, "HTTP/2.0 ")
+	}
+	close(answer)
+	work.Wait()
+	if len(from) != 2 || slices.Contains(slices.Collect(maps.Values(from)), false) {
+		t.Errorf("requests came by %v; want two connections of HTTP/2", from)
+	}
+}
+
+func TestAConnectionThatIsMadeTooLateIsClosed(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	goOn, closed := make(chan struct{}), make(chan struct{})
+	c := serveHTTP2(t, answers(200, goodReply), func(s *httptest.Server) {
+		s.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			cancel()
+			<-goOn
+			return nil, nil
+		}
+		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				close(closed)
+			}
+		}
+	})
+	c.ConnectTimeout = moment
+	reply, err := must(endpoint.New(c)).Fetch(ctx)
+	if failed := failure(t, reply, err); !errors.Is(failed, context.Canceled) {
+		t.Errorf("%v; want a canceled request", failed)
+	}
+	close(goOn)
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second):
+		t.Error("the connection is still there")
 	}
 }

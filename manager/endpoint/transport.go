@@ -8,78 +8,51 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 )
 
-// connections make connections with the certificate and the authorities as they are.
-type connections struct {
-	mu     sync.Mutex // guards what follows
-	client *http.Client
-	cert   *certificate
-	roots  *roots
-}
-
-// client returns the HTTP client for the next request: another than before where the certificate, or those who vouch for
-// the endpoint, have changed.
+// client returns an HTTP client for one request, which follows no redirect (credentials would travel) and keeps no cookie. It
+// keeps no connection: a request is made once in a token's life, after which it would be a dead one. So nothing is lost by
+// making the transport anew, of which each of ten thousand Clients would have one else.
 func (c *Client) client() *http.Client {
-	var cert *certificate
-	var authorities *roots
-	if c.cert != nil {
-		cert = current(c, c.cert)
-	}
-	if c.roots != nil {
-		authorities = current(c, c.roots)
-	}
-	h := &c.http
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.client == nil || h.cert != cert || h.roots != authorities {
-		if h.client != nil {
-			h.client.CloseIdleConnections() // made with the old ones
-		}
-		h.client, h.cert, h.roots = httpClient(c.config, cert, authorities), cert, authorities
-	}
-	return h.client
-}
-
-// httpClient returns a client that follows no redirect (credentials would travel) and keeps no cookie.
-func httpClient(c Config, cert *certificate, authorities *roots) *http.Client {
 	client := &http.Client{}
-	if c.HTTPClient != nil {
-		*client = *c.HTTPClient
+	if c.config.HTTPClient != nil {
+		*client = *c.config.HTTPClient
 	} else {
-		dialer := &net.Dialer{Timeout: c.ConnectTimeout}
+		dialer := &net.Dialer{Timeout: c.config.ConnectTimeout}
 		client.Transport = &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            dialer.DialContext,
-			TLSHandshakeTimeout:    c.ConnectTimeout,
+			TLSHandshakeTimeout:    c.config.ConnectTimeout,
 			ForceAttemptHTTP2:      true,
-			DisableKeepAlives:      true, // asked once in a token's life: a kept connection would be a dead one
+			DisableKeepAlives:      true,
+			IdleConnTimeout:        c.config.ConnectTimeout, // of one that was made when its request had ended
 			MaxResponseHeaderBytes: 64 << 10,
 		}
 	}
-	if cert != nil || authorities != nil {
-		client.Transport = withTLS(client.Transport, cert, authorities)
+	if c.cert != nil || c.roots != nil {
+		client.Transport = c.withTLS(client.Transport)
 	}
 	client.Jar = nil
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return client
 }
 
-// withTLS returns a copy of a transport, which checkTransport has passed, with the certificate and the authorities.
-func withTLS(t http.RoundTripper, cert *certificate, authorities *roots) http.RoundTripper {
+// withTLS returns a copy of a transport, which checkTransport has passed, with the certificate and the authorities as they are.
+func (c *Client) withTLS(t http.RoundTripper) http.RoundTripper {
 	if t == nil {
 		t = http.DefaultTransport
 	}
 	transport := t.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
+	transport.IdleConnTimeout = c.config.ConnectTimeout
 	if transport.TLSClientConfig == nil {
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	if authorities != nil {
-		transport.TLSClientConfig.RootCAs = authorities.pool
+	if c.roots != nil {
+		transport.TLSClientConfig.RootCAs = current(c, c.roots).pool
 	}
-	if cert != nil {
+	if c.cert != nil {
+		cert := current(c, c.cert)
 		// Whatever authorities the endpoint names: a certificate that it knows by itself (RFC 8705 §2.2) is of none.
 		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &cert.pair, nil
