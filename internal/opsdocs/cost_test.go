@@ -100,7 +100,7 @@ func (c costs) aSecond(r, e float64, life time.Duration) cost {
 	return c.refresh(r).times(refreshesASecond(e, life)).plus(c.atRest(e).times(r))
 }
 
-// refreshesASecond is how many of e tokens there are in a second, at most: the first of many replicas begins after 75 % of the life.
+// refreshesASecond is how many of e tokens there are in a second, at most: at 75 % of the life.
 func refreshesASecond(e float64, life time.Duration) float64 { return e / (0.75 * life.Seconds()) }
 
 // documentedCosts reads the page's table of steps.
