@@ -18,7 +18,7 @@ PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 win
 VERSION ?= $(shell git describe --tags --always --dirty)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 
-.PHONY: help demo build test check lint bench fuzz sim mistakes model release
+.PHONY: help demo build test check lint bench bench-peers performance fuzz sim mistakes model release
 
 help:
 	@echo 'make demo    a fleet of processes on an embedded Redis and a scripted token endpoint'
@@ -26,6 +26,7 @@ help:
 	@echo 'make check   format, vet, lint, test'
 	@echo 'make lint    golangci-lint'
 	@echo 'make bench   the benchmarks, and how they compare with the goals; some of them: BENCH=Transport'
+	@echo 'make bench-peers  others and ours side by side, in brief; make performance: all of docs/performance.md, measured anew'
 	@echo 'make fuzz    the fuzz targets, FUZZTIME=$(FUZZTIME) each'
 	@echo 'make sim     a simulated fleet with faults, SEEDS=$(SEEDS) runs from seed FIRST=$(FIRST) on'
 	@echo 'make mistakes  the simulation must find each of three dozen mistakes made on purpose; a part: OF=3 PART=0'
@@ -64,6 +65,13 @@ lint:
 
 bench:
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(benched) | $(GO) run ./internal/benchreport $(if $(filter .,$(BENCH)),,-part)
+
+# A module of its own: what is compared with is no dependency of ours.
+bench-peers:
+	@cd internal/peers && $(GO) run ./cmd/performance
+
+performance:
+	@cd internal/peers && $(GO) run ./cmd/performance -write $(CURDIR)/docs
 
 # One build a package; an input that is interesting isn't made smaller for long, which would take all the time there is.
 fuzz:

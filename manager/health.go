@@ -19,6 +19,7 @@ type health struct {
 // ok notes a success.
 func (h *health) ok(e *Env) {
 	h.lastOK.Store(int64(e.m.now()))
+	h.all(e).succeeded()
 	h.outage.over()
 	e.m.outage.over()
 	if h.failing.Load() && h.failing.Swap(false) {
@@ -42,7 +43,16 @@ func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 		h.since = sent
 	}
 	h.last = now
+	h.all(e).failed(sent, err)
 	return now-max(h.since, e.m.awakeSince(now)) >= outageGrace
+}
+
+// all returns the trials of this kind of calls.
+func (h *health) all(e *Env) *trials {
+	if h == &e.writes {
+		return &e.m.writes
+	}
+	return &e.m.reads
 }
 
 // An outage is a row of calls of Redis that failed, for who reads the metrics: it is told by looking alone.

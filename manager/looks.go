@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	maxLooks   = 4  // goroutines that read what nobody waits for, at most
+	maxLooks   = 2  // goroutines that read what nobody waits for, at most
 	looksAtOne = 64 // environments that one of them reads in one round trip
 	// calmPause is between two of those round trips where nothing was heard of the environments but that something may have
 	// been missed: a Redis that is back is not to be buried under the reads of a fleet with thousands of them. So a replica

@@ -55,8 +55,12 @@ type Manager struct {
 	awake      atomic.Int64           // the instant since when this process runs, as far as it was seen to have been stopped
 	subscribed atomic.Bool            // whether events arrive
 	outage     outage                 // of all calls of Redis
+	reading    places                 // for reads of flights
+	refreshing places                 // for flights at the lease or the token endpoint
 	looks      looks                  // reads that nobody waits for
 	warming    warming                // refreshes that nobody waits for
+
+	reads, writes trials
 
 	subscribedAt atomic.Int64 // the instant since when events arrive or don't
 
@@ -88,6 +92,9 @@ func New(c Config) (*Manager, error) {
 		wall:    c.WallClock,
 		base:    time.Now(),
 		done:    make(chan struct{}),
+
+		reading:    make(places, maxReads),
+		refreshing: make(places, maxRefreshing),
 
 		resolve:   c.Resolve,
 		idleAfter: cmp.Or(c.IdleAfter, defaultIdleAfter),

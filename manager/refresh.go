@@ -18,8 +18,7 @@ func (f *flight) run(ctx context.Context) {
 	defer f.cancel(nil)
 	e, poll := f.env, poll{}
 	for ctx.Err() == nil {
-		heard, sent := f.listen(), e.m.now()
-		r, err := e.m.store.Read(ctx, e.name)
+		r, heard, sent, err := f.read(ctx)
 		if err != nil {
 			if f.redisFailed(ctx, &e.reads, sent, err) {
 				return
@@ -218,7 +217,11 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 		return false // the flight has ended, which says nothing of Redis
 	}
 	e := f.env
-	e.storeFailed(ctx, err)
+	if spared, ok := errors.AsType[*sparedError](err); ok {
+		sent, err = spared.since, spared.last
+	} else {
+		e.storeFailed(ctx, err)
+	}
 	f.waits("for Redis")
 	if !calls.failed(e, sent, err) {
 		f.wait(ctx, 100*time.Millisecond+jitter.N(100*time.Millisecond))
@@ -241,8 +244,17 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 // at once or, where the lease is busy, when its holder is done.
 func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
+	f.waits("for its turn at the lease")
+	waited, err := e.m.refreshing.take(ctx, f.poke)
+	if err != nil {
+		return false, nil // to look again
+	}
+	defer e.m.refreshing.leaveWithin(refreshTakes)()
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
+	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil {
+		return f.redisFailed(ctx, &e.writes, sent, err), nil
+	}
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy

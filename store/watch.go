@@ -54,6 +54,7 @@ const (
 	watchSilence = 5 * time.Second // without an answer or a confirmation
 	retryMin     = 100 * time.Millisecond
 	retryMax     = 2 * time.Second
+	retryAfresh  = 2 * retryMax // one that lasted so long is no reason to slow down
 )
 
 // Watch keeps one subscription to the namespace's events, over restarts and cut connections, and tells w of it until
@@ -61,10 +62,13 @@ const (
 func (s *Store) Watch(ctx context.Context, w Watcher) error {
 	pause := retryMin
 	for ctx.Err() == nil {
+		began := time.Now()
 		if s.watchOnce(ctx, w) {
 			s.known.forget()
 			w.Subscribed(false)
-			pause = retryMin
+		}
+		if time.Since(began) >= retryAfresh {
+			pause = retryMin // else each of a row of short ones would have all in use read again at once
 		}
 		timer := time.NewTimer(pause/2 + jitter.N(pause))
 		select {

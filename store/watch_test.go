@@ -280,3 +280,38 @@ func TestAStoppedRedisIsNoticed(t *testing.T) {
 	at := f.stored("tok")
 	e.want(t, store.Event{Env: env, Kind: store.EventStored, Version: at.Version})
 }
+
+// Each confirmation has a replica read all in use again: something that cuts every subscription mustn't make a storm of it.
+func TestSubscriptionsThatDoNotLastComeSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := miniredis.NewMiniRedis()
+		defer m.Close()
+		o := redistest.Options("127.0.0.1:6379")
+		o.Dialer = func(context.Context, string, string) (net.Conn, error) {
+			conn, err := m.Dial()
+			if err == nil {
+				time.AfterFunc(100*time.Millisecond, func() { _ = conn.Close() })
+			}
+			return conn, err
+		}
+		rdb := redis.NewClient(o)
+		defer rdb.Close()
+		f := newFixture(t, rdb)
+		e, stop := watch(t, f.s)
+		defer func() { _ = stop() }()
+		confirmed := 0
+		for end := time.After(time.Minute); end != nil; {
+			select {
+			case heard := <-e:
+				if heard == true {
+					confirmed++
+				}
+			case <-end:
+				end = nil
+			}
+		}
+		if confirmed < 10 || confirmed > 45 { // one in 2 s, or somewhat more by chance
+			t.Errorf("%d confirmations in a minute of cut connections", confirmed)
+		}
+	})
+}

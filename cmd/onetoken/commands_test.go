@@ -96,7 +96,7 @@ func TestVersionAndHelp(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	help := run(t, nil).succeeds(t)
-	for _, name := range []string{"get", "status", "refresh", "invalidate", "mock", "demo", "exec", "doctor", "config", "login", "logout", "grant", "version", "completion"} {
+	for _, name := range []string{"get", "status", "refresh", "invalidate", "mock", "demo", "exec", "doctor", "config", "login", "logout", "grant", "bench", "version", "completion"} {
 		if !strings.Contains(help, "\n  "+name+" ") {
 			t.Errorf("%s isn't in the help", name)
 		}

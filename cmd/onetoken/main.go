@@ -64,7 +64,7 @@ Answers go to stdout, everything else to stderr. Exit codes: 0 done; 1 other fai
 	flags.StringVar(&a.logLevel, "log-level", "error", "least `level` that is logged: debug, info, warn or error (serve: info)")
 	root.AddCommand(a.getCommand(), a.statusCommand(), a.refreshCommand(), a.invalidateCommand(), a.mockCommand(),
 		a.demoCommand(), a.demoWorkerCommand(), a.versionCommand(), a.serveCommand(), a.healthcheckCommand(), a.execCommand(), a.doctorCommand(),
-		a.configCommand(), a.keygenCommand(), a.rekeyCommand(), a.loginCommand(), a.logoutCommand(), a.grantCommand())
+		a.configCommand(), a.keygenCommand(), a.rekeyCommand(), a.loginCommand(), a.logoutCommand(), a.grantCommand(), a.benchCommand())
 	strictHelp(root)
 	return root
 }

@@ -12,9 +12,8 @@ import (
 // What a file can't say: it is code, or belongs to the program.
 var notInAFile = []string{
 	"Environment.HTTPClient", "Environment.Source", "Environment.SourceID",
-	"Config.Redis",                       // redis is its address
-	"Config.Resolve", "Config.IdleAfter", // the program's own way to environments
-	"Config.Logger", "Config.MeterProvider", "Config.TracerProvider", "Config.WallClock",
+	"Config.Redis", // redis is its address
+	"Config.Logger", "Config.MeterProvider", "Config.TracerProvider", "Config.WallClock", "Config.Resolve", "Config.IdleAfter",
 	"Config.Codec",          // sealing makes one
 	"Options.URL",           // url sets it, or Addresses
 	"Config.Environments",   // these three are File's

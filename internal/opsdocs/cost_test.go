@@ -130,8 +130,8 @@ func numbers(t *testing.T, row string, n int) (found []float64) {
 	return found
 }
 
-// A meter sees what the clients with its counter take of a Redis.
-type meter struct {
+// A ledger shows what the clients with its counter take of a Redis.
+type ledger struct {
 	t      *testing.T
 	server *redistest.Server
 	info   *redis.Client // its own
@@ -139,15 +139,15 @@ type meter struct {
 	counter
 }
 
-func newMeter(t *testing.T) *meter {
-	m := &meter{t: t, server: redistest.Start(t)}
+func newLedger(t *testing.T) *ledger {
+	m := &ledger{t: t, server: redistest.Start(t)}
 	m.info = m.server.Client(t)
 	m.info.AddHook(&m.own)
 	return m
 }
 
 // client returns one like those of the command.
-func (m *meter) client(testing.TB) redis.UniversalClient {
+func (m *ledger) client(testing.TB) redis.UniversalClient {
 	o := redistest.Options(m.server.Addr())
 	o.ClientName, o.PoolSize = "onetoken", pool
 	rdb := redis.NewClient(o)
@@ -161,7 +161,7 @@ const (
 )
 
 // stat is the sum of what matches in INFO.
-func (m *meter) stat(section, pattern string) (sum float64) {
+func (m *ledger) stat(section, pattern string) (sum float64) {
 	m.t.Helper()
 	text, err := m.info.Info(m.t.Context(), section).Result()
 	must(m.t, err)
@@ -174,7 +174,7 @@ func (m *meter) stat(section, pattern string) (sum float64) {
 }
 
 // now is what was taken so far, once all that the clients have sent has arrived.
-func (m *meter) now() cost {
+func (m *ledger) now() cost {
 	m.t.Helper()
 	eventually(m.t, "Redis and its clients count alike", func() bool {
 		sent := m.stat("stats", `total_net_input_bytes:(\d+)`) - float64(m.own.out.Load())
@@ -188,7 +188,7 @@ func (m *meter) now() cost {
 }
 
 // of is what f takes.
-func (m *meter) of(f func()) cost {
+func (m *ledger) of(f func()) cost {
 	m.t.Helper()
 	before := m.now()
 	f()
@@ -197,7 +197,7 @@ func (m *meter) of(f func()) cost {
 
 // A walk takes steps one by one.
 type walk struct {
-	*meter
+	*ledger
 	costs
 	env    string
 	rdb    redis.UniversalClient
@@ -283,7 +283,7 @@ func (w *walk) refresh() {
 
 // measuredCosts are those of an environment whose name has four letters, with a token of 1,000 characters.
 func measuredCosts(t *testing.T) costs {
-	w := &walk{meter: newMeter(t), costs: costs{}, env: "prod"}
+	w := &walk{ledger: newLedger(t), costs: costs{}, env: "prod"}
 	rdb := w.client(t)
 	w.rdb = rdb
 	defer func() { _ = rdb.Close() }()
@@ -324,12 +324,12 @@ func TestCostOfSteps(t *testing.T) {
 		}
 	}
 	if *measure {
-		processor(newMeter(t))
+		processor(newLedger(t))
 	}
 }
 
 // processor logs how much of its processor Redis takes, which depends on the machine.
-func processor(m *meter) {
+func processor(m *ledger) {
 	const workers, turns, listeners = 8, 500, 100
 	rdb := m.client(m.t)
 	defer func() { _ = rdb.Close() }()
@@ -341,7 +341,7 @@ func processor(m *meter) {
 		before := m.stat("cpu", `used_cpu_(?:sys|user):([\d.]+)`)
 		var working sync.WaitGroup
 		for i := range workers {
-			w := &walk{meter: m, store: st, locker: locker, env: fmt.Sprintf("e-%02d", i)}
+			w := &walk{ledger: m, store: st, locker: locker, env: fmt.Sprintf("e-%02d", i)}
 			working.Go(func() {
 				for range turns {
 					turn(w)
@@ -385,7 +385,7 @@ func processor(m *meter) {
 }
 
 // stats are Redis's own times.
-func (m *meter) stats() string {
+func (m *ledger) stats() string {
 	text, err := m.info.Info(m.t.Context(), "commandstats").Result()
 	must(m.t, err)
 	return strings.Join(regexp.MustCompile(`cmdstat_(?:evalsha|set|publish):.*`).FindAllString(text, -1), " ")
@@ -396,7 +396,7 @@ func TestCostOfAFleet(t *testing.T) {
 	t.Parallel()
 	const replicas, environments, rounds = 10, 20, 5
 	const below, above = 0.1, 0.2 // a read may be done twice
-	m, want := newMeter(t), documentedCosts(t)
+	m, want := newLedger(t), documentedCosts(t)
 	kit := managertest.NewFleet(t, 1, managertest.Options{
 		Redis: m.client, Namespace: "onetoken", EnvironmentNames: names(environments), Logger: slog.New(slog.DiscardHandler),
 		Endpoint: mockendpoint.Options{Life: time.Hour, Default: mockendpoint.Reply{AccessToken: strings.Repeat("x", 1000)}},
@@ -411,7 +411,7 @@ func TestCostOfAFleet(t *testing.T) {
 		f.hear()
 		f.use()
 	})
-	connected := m.stat("clients", `connected_clients:(\d+)`) - 1 // the meter's own
+	connected := m.stat("clients", `connected_clients:(\d+)`) - 1 // the ledger's own
 	if connected > replicas*(pool+beside) {
 		t.Errorf("%.0f connections, want at most %d", connected, replicas*(pool+beside))
 	}
@@ -448,9 +448,9 @@ func names(n int) (names []string) {
 	return names
 }
 
-// fleetOf is a kit's, under a meter.
+// fleetOf is a kit's, with a ledger.
 type fleetOf struct {
-	*meter
+	*ledger
 	kit *managertest.Kit
 }
 

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var pages = []string{"operations.md", "runbook.md", "sizing.md", "upgrading.md", "leaks.md", "sealing.md", "using.md"}
+var pages = []string{"operations.md", "runbook.md", "sizing.md", "upgrading.md", "leaks.md", "sealing.md", "using.md", "herds.md"}
 
 // A link leads to a file that is there and, where it names a section, to one that it has.
 func TestLinks(t *testing.T) {

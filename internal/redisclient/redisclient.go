@@ -89,7 +89,7 @@ func (o Options) Validate() error {
 }
 
 func (o Options) universal() (*redis.UniversalOptions, error) {
-	u := &redis.UniversalOptions{}
+	u := &redis.UniversalOptions{PipelinePoolSize: -1} // pipelines are few, and pool_size is to bound all connections
 	var err error
 	switch hasURL := !o.URL.IsEmpty(); {
 	case hasURL && len(o.Addresses) > 0:

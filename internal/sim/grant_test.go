@@ -106,7 +106,8 @@ func (c *checker) presents(o *op, k *known) {
 	t.uses[u.version] = u
 	for _, first := range t.byToken[o.token] {
 		switch {
-		case first.settled != 0, w.grantLostSince(first.issued), w.clockMovedSince(first.issued), c.seedOvertaken(o.token, o.about, first.issued):
+		// Its own may be the earlier one, held up since: that, too, was for a time by clocks that have moved.
+		case first.settled != 0, w.grantLostSince(first.issued), w.clockMovedSince(min(first.issued, u.issued)), c.seedOvertaken(o.token, o.about, first.issued):
 		case first.o.p == o.p && first.next != "" && first.delivered != 0:
 			w.violated("who holds a newer refresh token doesn't use the old one", "%s presents %s again, and has %s", o.r.name, o.token, first.next)
 		case first.o.p != o.p && u.issued < first.until:

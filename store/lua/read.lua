@@ -7,24 +7,25 @@
 --        A hash is {'hash', value …} (nil where a field is missing), a missing key {}, any other type {type}.
 local n = tonumber(ARGV[1])
 local last = n + 2 + tonumber(ARGV[n + 2])
-local function fields(key, from, to)
+-- Most keys aren't there most of the time: a PTTL that says so is the one command about them.
+local function fields(key, ttl, from, to)
+  if ttl == -2 then return {} end
   local t = type_of(key)
-  if t == 'none' then return {} end
   if t ~= 'hash' then return { t } end
-  local names = {}
-  for i = from, to do names[#names + 1] = ARGV[i] end
-  local values = redis.call('HMGET', key, unpack(names))
+  local values = redis.call('HMGET', key, unpack(ARGV, from, to))
   table.insert(values, 1, 'hash')
   return values
 end
 
 local mark = read_mark(KEYS[2])
+local token_ttl, failure_ttl = redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3])
+local lock_ttl, grant_ttl = redis.call('PTTL', KEYS[4]), redis.call('PTTL', KEYS[5])
 local holder = ''
-if type_of(KEYS[4]) == 'string' then holder = redis.call('GET', KEYS[4]) end
+if lock_ttl ~= -2 and type_of(KEYS[4]) == 'string' then holder = redis.call('GET', KEYS[4]) end
 return {
-  digits(now), fields(KEYS[1], 2, n + 1), redis.call('PTTL', KEYS[1]),
+  digits(now), fields(KEYS[1], token_ttl, 2, n + 1), token_ttl,
   { digits(mark.issued), digits(mark.stored), digits(mark.dropped) },
-  fields(KEYS[3], n + 3, last), redis.call('PTTL', KEYS[3]),
-  holder, redis.call('PTTL', KEYS[4]),
-  fields(KEYS[5], last + 1, #ARGV), redis.call('PTTL', KEYS[5]),
+  fields(KEYS[3], failure_ttl, n + 3, last), failure_ttl,
+  holder, lock_ttl,
+  fields(KEYS[5], grant_ttl, last + 1, #ARGV), grant_ttl,
 }
