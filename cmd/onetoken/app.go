@@ -73,23 +73,23 @@ type opened struct {
 	manager *manager.Manager // nil without a file
 }
 
-// open reads the configuration and makes what it describes, without I/O to Redis; changes are for its manager.
-func (a *app) open(noFileOK bool, changes ...func(*manager.Config)) (*opened, error) {
+// open reads the configuration and makes what it describes, without I/O to Redis.
+func (a *app) open(noFileOK bool) (*opened, error) {
 	a.sources.NoFileOK = noFileOK
-	file, err := a.sources.Load()
+	file, err := a.load()
 	if err != nil {
 		return nil, &usageError{err}
 	}
+	return a.openFile(file)
+}
+
+// openFile makes what a configuration describes; changes are for its manager.
+func (a *app) openFile(file *config.File, changes ...func(*manager.Config)) (*opened, error) {
 	rdb, err := file.Client()
 	if err != nil {
 		return nil, &usageError{err}
 	}
 	a.closers = append(a.closers, rdb.Close)
-	file.Replica = cmp.Or(a.replica, file.Replica)
-	for name, e := range file.Environments {
-		e.KeepWarm = e.KeepWarm && a.stays
-		file.Environments[name] = e
-	}
 	o := &opened{file: file}
 	if o.codec, err = file.Codec(a.log); err != nil {
 		return nil, &usageError{err}
@@ -105,6 +105,20 @@ func (a *app) open(noFileOK bool, changes ...func(*manager.Config)) (*opened, er
 	}
 	a.closers = append(a.closers, o.manager.Close)
 	return o, nil
+}
+
+// load reads the configuration as this command wants it.
+func (a *app) load() (*config.File, error) {
+	file, err := a.sources.Load()
+	if err != nil {
+		return nil, err
+	}
+	file.Replica = cmp.Or(a.replica, file.Replica)
+	for name, e := range file.Environments {
+		e.KeepWarm = e.KeepWarm && a.stays
+		file.Environments[name] = e
+	}
+	return file, nil
 }
 
 // answer writes v as JSON or, for people, text.

@@ -5,10 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,7 @@ import (
 // serveFlags win over the file's section agent.
 type serveFlags struct {
 	config.Agent
-	dev bool
+	dev, watch bool
 }
 
 // A serveAnswer is what serve prints as JSON once it listens.
@@ -47,8 +48,11 @@ func (a *app) serveCommand() *cobra.Command {
   GET  /, /metrics, /healthz, /readyz
 
 on loopback or a unix socket; elsewhere only with --allow-remote, TLS and a key. The settings are the file's section agent;
-flags win. It runs until it is interrupted (SIGINT, SIGTERM, SIGHUP), and then finishes what it has begun; a second signal
-ends it at once.`,
+flags win. It runs until it is interrupted (SIGINT, SIGTERM), and then finishes what it has begun; a second signal ends it
+at once.
+
+SIGHUP has it read the configuration again: environments and agent.clients are added, changed and removed; other settings
+count after a restart. A file with a mistake changes nothing.`,
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{logLevelOf: "info"},
 		RunE:        func(cmd *cobra.Command, _ []string) error { return a.serve(cmd, f) },
@@ -61,6 +65,7 @@ ends it at once.`,
 	flags.StringVar(&f.ClientCA, "client-ca", "", "PEM `file` of the CA whose certificates clients must have")
 	flags.StringVar(&f.KeyFile, "key-file", "", "`file` with bearer keys, one in each line: with it each request needs one")
 	flags.StringSliceVar(&f.Hosts, "hosts", nil, "further `names` that the agent is asked by, without a port")
+	flags.BoolVar(&f.watch, "watch-config", false, "read the configuration again when its file has changed, as after SIGHUP")
 	flags.BoolVar(&f.dev, "dev", false, "no configuration: an embedded Redis and a scripted token endpoint, to try it out")
 	return cmd
 }
@@ -95,8 +100,13 @@ func (f serveFlags) settings(cmd *cobra.Command, file config.Agent) config.Agent
 }
 
 func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
-	ctx, stop := a.endSignals(cmd.Context()) // who sends SIGHUP wants files read again, which needs none, or has gone
-	defer stop()
+	ctx, end := context.WithCancel(cmd.Context())
+	defer end()
+	if a.interruptIgnored {
+		signal.Ignore(os.Interrupt)
+	}
+	signals := hearHangups()
+	defer signals.stop()
 	a.stays = true
 	var dev *devSite
 	if f.dev {
@@ -105,27 +115,46 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 			return err
 		}
 	}
+	content, _ := contentOf(a.sources.File()) // before it is read
 	exporter, err := metrics.New(metrics.Options{Version: thisBuild().Version, Log: a.log})
 	if err != nil {
 		return err
 	}
 	a.closers = append(a.closers, func() error { return exporter.Shutdown(context.WithoutCancel(ctx)) })
-	o, err := a.open(false, func(c *manager.Config) { c.MeterProvider = exporter.MeterProvider() })
+	file, err := a.load()
 	if err != nil {
-		return err
+		return &usageError{err}
 	}
-	log := a.log.With("replica", o.manager.Replica())
-	settings := f.settings(cmd, o.file.Agent)
+	file.Agent = f.settings(cmd, file.Agent)
 	listen := agent.Listen{
-		Addresses: settings.Listen, AllowRemote: settings.AllowRemote, HasKey: settings.KeyFile != "",
-		TLSCert: settings.TLSCert, TLSKey: settings.TLSKey, ClientCA: settings.ClientCA, Log: log,
+		Addresses: file.Agent.Listen, AllowRemote: file.Agent.AllowRemote, HasKey: file.Agent.KeyFile != "",
+		TLSCert: file.Agent.TLSCert, TLSKey: file.Agent.TLSKey, ClientCA: file.Agent.ClientCA, Log: a.log,
 	}
-	served, err := newAgent(o, settings, listen.Hosts(), exporter.Handler(), log)
-	if err != nil {
+	options := agentOptions(file, listen.Hosts())
+	if err := agent.Check(options); err != nil {
 		return serveError(err)
 	}
 	listeners, err := listen.Open(ctx)
 	if err != nil {
+		return serveError(err)
+	}
+	closeAll := func() { // no socket stays behind
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}
+	// The manager is made last: it may begin to refresh at once.
+	o, err := a.openFile(file, func(c *manager.Config) { c.MeterProvider = exporter.MeterProvider() })
+	if err != nil {
+		closeAll()
+		return err
+	}
+	log := a.log.With("replica", o.manager.Replica())
+	view := overview.New(o.store, o.manager)
+	options.Metrics, options.Log = exporter.Handler(), log
+	served, err := newAgent(o, view, options)
+	if err != nil {
+		closeAll()
 		return serveError(err)
 	}
 	answer := serveAnswer{Environments: o.manager.Environments(), Dev: dev}
@@ -133,37 +162,49 @@ func (a *app) serve(cmd *cobra.Command, f serveFlags) error {
 		answer.Listen = append(answer.Listen, l.URL())
 	}
 	if err := a.answer(answer, answer.text()); err != nil {
-		for _, l := range listeners { // no socket stays behind
-			_ = l.Close()
-		}
+		closeAll()
 		return err
 	}
 	log.Info("serving", "outcome", "serving", "listen", strings.Join(answer.Listen, " "), "environments", len(answer.Environments))
 	defer log.Info("stopped", "outcome", "stopped")
+	r := newReloader(o, served, view, log, end)
+	r.path, r.content = a.sources.File(), content
+	r.load = func() (*config.File, error) {
+		file, err := a.load()
+		if err == nil {
+			file.Agent = f.settings(cmd, file.Agent)
+		}
+		return file, err
+	}
+	var reloading sync.WaitGroup
+	reloading.Go(func() { r.run(ctx, signals, f.watch) })
+	defer func() { end(); reloading.Wait() }()
 	return served.Serve(ctx, listeners...)
 }
 
+// agentOptions are those that the file says.
+func agentOptions(file *config.File, hosts []string) agent.Options {
+	return agent.Options{
+		Environments: file.Environments, Clients: clients(file.Agent),
+		KeyFile: file.Agent.KeyFile, Hosts: slices.Concat(file.Agent.Hosts, hosts),
+	}
+}
+
 // newAgent makes the agent of an opened configuration.
-func newAgent(o *opened, s config.Agent, hosts []string, exported http.Handler, log *slog.Logger) (*agent.Agent, error) {
-	view, csrf := overview.New(o.store, o.manager), rand.Text()
-	options := agent.Options{
-		Manager:      o.manager,
-		Overview:     view.Cached(),
-		Environments: o.file.Environments,
-		KeyFile:      s.KeyFile,
-		Hosts:        slices.Concat(s.Hosts, hosts),
-		Page: page.New(page.Options{
-			Overview: view, Watch: o.store.Watch, CSRFToken: csrf,
-			Replica: o.manager.Replica(), Namespace: o.store.Namespace(), Version: thisBuild().Version, Log: log,
-		}),
-		Metrics:   exported,
-		CSRFToken: csrf,
-		Log:       log,
-	}
-	for _, c := range s.Clients {
-		options.Clients = append(options.Clients, agent.Client(c))
-	}
+func newAgent(o *opened, view *overview.Overview, options agent.Options) (*agent.Agent, error) {
+	options.Manager, options.Overview, options.CSRFToken = o.manager, view.Cached(), rand.Text()
+	options.Page = page.New(page.Options{
+		Overview: view, Watch: o.store.Watch, CSRFToken: options.CSRFToken, Log: options.Log,
+		Replica: o.manager.Replica(), Namespace: o.store.Namespace(), Version: thisBuild().Version,
+	})
 	return agent.New(options)
+}
+
+func clients(s config.Agent) (clients []agent.Client) {
+	for _, c := range s.Clients {
+		clients = append(clients, agent.Client(c))
+	}
+	return clients
 }
 
 // serveError makes an error about a setting one of usage, unless it is the system that refuses an address.

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/onetoken/onetoken/internal/overview"
@@ -27,8 +28,8 @@ type Options struct {
 	Manager      *manager.Manager
 	Overview     *overview.Cached               // of the same manager
 	Environments map[string]manager.Environment // those of the manager: clients are compared with their ids and secrets
+	Clients      []Client                       // who may have tokens from the token endpoints beside the environments' own clients
 
-	Clients []Client // who may have tokens from the token endpoints beside the environments' own clients
 	KeyFile string   // bearer keys, one in each line; without one nobody needs a key
 	Hosts   []string // allowed in Host, beside loopback addresses and localhost; without a port
 
@@ -50,8 +51,7 @@ type Page interface {
 type Agent struct {
 	options Options
 	log     *slog.Logger
-	envs    map[string]*environment
-	clients []*client
+	current atomic.Pointer[Setup]
 	keys    *watched[keys] // nil: no key is needed
 	hosts   map[string]bool
 	failed  *throttle
@@ -59,25 +59,33 @@ type Agent struct {
 	handler http.Handler
 }
 
-// An environment is what the agent knows of one.
-type environment struct {
-	name   string
-	handle *manager.Env
-	cache  rendered
-	drop   dropIn
-}
-
 // New returns an agent, or an error that names the setting at fault: a file that can't be read, for example.
 func New(o Options) (*Agent, error) {
+	if o.Manager == nil || o.Overview == nil {
+		return nil, errors.New("agent: a manager and an overview are needed")
+	}
+	a, setup, err := build(o)
+	if err != nil {
+		return nil, err
+	}
+	a.Use(setup)
+	a.handler = a.guarded(a.routes())
+	return a, nil
+}
+
+// Check returns the error that New would return, before there is a manager.
+func Check(o Options) error {
+	o.Log = nil
+	_, _, err := build(o)
+	return err
+}
+
+func build(o Options) (*Agent, *Setup, error) {
 	a := &Agent{
 		options: o,
 		log:     cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
-		envs:    make(map[string]*environment, len(o.Environments)),
 		hosts:   map[string]bool{},
 		failed:  newThrottle(),
-	}
-	if o.Manager == nil || o.Overview == nil {
-		return nil, errors.New("agent: a manager and an overview are needed")
 	}
 	a.options.MaxWait = cmp.Or(o.MaxWait, 30*time.Second)
 	a.options.CSRFToken = cmp.Or(o.CSRFToken, rand.Text())
@@ -86,45 +94,19 @@ func New(o Options) (*Agent, error) {
 	a.ended = ended
 	for _, host := range o.Hosts {
 		if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) {
-			return nil, &SettingError{Setting: "hosts", Err: fmt.Errorf("%.100q is no name of a host: without scheme, port and brackets", host)}
+			return nil, nil, &SettingError{Setting: "hosts", Err: fmt.Errorf("%.100q is no name of a host: without scheme, port and brackets", host)}
 		}
 		a.hosts[strings.ToLower(host)] = true
 	}
-	for _, name := range o.Manager.Environments() {
-		handle, err := o.Manager.Env(name)
-		if err != nil {
-			return nil, err
+	if o.KeyFile != "" {
+		var err error
+		if a.keys, err = watch(a.log, parseKeys, o.KeyFile); err != nil {
+			return nil, nil, &SettingError{Setting: "key_file", Err: err}
 		}
-		drop, err := newDropIn(a.log, o.Environments[name])
-		if err != nil {
-			return nil, &SettingError{Setting: "environments." + name + ".client_secret_file", Err: err}
-		}
-		a.envs[name] = &environment{name: name, handle: handle, drop: drop}
+		warnIfReadable(a.log, o.KeyFile)
 	}
-	if err := a.readFiles(); err != nil {
-		return nil, err
-	}
-	a.handler = a.guarded(a.routes())
-	return a, nil
-}
-
-// readFiles reads keys and the clients' secrets for the first time.
-func (a *Agent) readFiles() error {
-	var err error
-	if a.options.KeyFile != "" {
-		if a.keys, err = watch(a.log, parseKeys, a.options.KeyFile); err != nil {
-			return &SettingError{Setting: "key_file", Err: err}
-		}
-		warnIfReadable(a.log, a.options.KeyFile)
-	}
-	for _, c := range a.options.Clients {
-		known, err := newClient(a.log, c)
-		if err != nil {
-			return &SettingError{Setting: "clients", Err: err}
-		}
-		a.clients = append(a.clients, known)
-	}
-	return nil
+	setup, err := a.Prepare(o.Environments, o.Clients)
+	return a, setup, err
 }
 
 // A SettingError says which setting of the agent is at fault.

@@ -60,7 +60,7 @@ type tokenAnswer struct {
 // environment's one. Whoever shares a token has all of its scope, whatever was asked for, and is told so.
 func (a *Agent) oauth2Token(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Pragma"] = noCache
-	e := a.envs[r.PathValue("env")]
+	e := a.setup().envs[r.PathValue("env")]
 	if e == nil && a.keys == nil { // the list of environments is everybody's: nothing to hide
 		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w)
 		return
@@ -98,7 +98,7 @@ func (a *Agent) authenticate(r *http.Request, e *environment, l login) (*oauth2E
 		if e != nil && e.drop.isOwn(id, c.secret) {
 			knows, mayUse = true, true
 		}
-		for _, known := range a.clients {
+		for _, known := range a.setup().clients {
 			if digestOf(known.ID).equal(id) && known.secret.get().equal(c.secret) {
 				knows = true
 				mayUse = mayUse || e != nil && known.mayUse(e.name)

@@ -19,7 +19,7 @@ import (
 
 // token answers GET /v1/environments/{env}/token[?min_ttl=…].
 func (a *Agent) token(w http.ResponseWriter, r *http.Request) {
-	e, ok := a.envs[r.PathValue("env")]
+	e, ok := a.setup().envs[r.PathValue("env")]
 	if !ok {
 		a.unknown(r.PathValue("env"), a.options.Manager.Environments()).send(w)
 		return
@@ -38,7 +38,7 @@ func (a *Agent) asksForToken(r *http.Request) *environment {
 	if !ok || !found {
 		return nil
 	}
-	return a.envs[name] // in whose names there is no slash
+	return a.setup().envs[name] // in whose names there is no slash
 }
 
 func (a *Agent) answerToken(w http.ResponseWriter, r *http.Request, e *environment) {

@@ -23,16 +23,16 @@ func (s Sources) Check() (environments int, problems []error) {
 		}
 		return 0, problems
 	}
-	rdb, err := f.Client()
-	if err != nil {
-		return len(f.Environments), []error{err}
-	}
-	defer func() { _ = rdb.Close() }()
-	return len(f.Environments), f.problems(rdb)
+	return len(f.Environments), f.Problems()
 }
 
-// problems are the manager's.
-func (f *File) problems(rdb redis.UniversalClient) []error {
+// Problems are what is found wrong in making what the file describes, as [Sources.Check] has it.
+func (f *File) Problems() []error {
+	rdb, err := f.Client()
+	if err != nil {
+		return []error{err}
+	}
+	defer func() { _ = rdb.Close() }()
 	first := f.tried(rdb)
 	if first == nil {
 		return nil
@@ -58,6 +58,11 @@ func (f *File) tried(rdb redis.UniversalClient, changes ...func(*manager.Config)
 	c, err := f.config(rdb, nil, changes...)
 	if err != nil {
 		return err
+	}
+	c.Environments = maps.Clone(c.Environments)
+	for name, e := range c.Environments {
+		e.KeepWarm = false // it would begin at once
+		c.Environments[name] = e
 	}
 	m, err := manager.New(c)
 	if err == nil {

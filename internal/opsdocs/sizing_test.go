@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,13 +25,38 @@ import (
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
-// A counter counts the commands that replicas send, but for those of subscriptions and handshakes.
-type counter struct{ sent atomic.Int64 }
+// A counter counts the commands that replicas send, but for those of subscriptions and handshakes, and the bytes of all.
+type counter struct{ sent, out, in atomic.Int64 }
 
 var _ redis.Hook = (*counter)(nil)
 
 // DialHook implements [redis.Hook].
-func (c *counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (c *counter) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return countedConn{conn, c}, nil
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	*counter
+}
+
+func (c countedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.out.Add(int64(n))
+	return n, err
+}
+
+func (c countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.in.Add(int64(n))
+	return n, err
+}
 
 // ProcessHook implements [redis.Hook].
 func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
@@ -106,7 +133,7 @@ type figures struct {
 
 // documented are upper bounds of averages.
 var documented = figures{
-	Refresh: 6, Hears: 1, Cold: 10, Waits: 32, Pings: 6, Uses: 2, Status: 1100, Named: 2, Rest: 3, Keys: 2500, Small: 600, Failure: 500,
+	Refresh: 6, Hears: 1, Cold: 7, Waits: 32, Pings: 6, Uses: 2, Status: 1100, Named: 2, Rest: 3, Keys: 2500, Small: 600, Failure: 500,
 }
 
 const (
@@ -267,7 +294,7 @@ func (s *sandbox) calls(commands ...string) (n int) {
 	return n
 }
 
-var measure = flag.Bool("measure", false, "TestSizing also measures what depends on the machine")
+var measure = flag.Bool("measure", false, "the tests of docs/sizing.md also measure what depends on the machine, or takes its time")
 
 func TestSizing(t *testing.T) {
 	t.Parallel()
@@ -288,36 +315,9 @@ func TestSizing(t *testing.T) {
 			t.Errorf("%s: %d, documented is at most %d", got.Type().Field(i).Name, n, limit)
 		}
 	}
-	if *measure {
-		timed(newSandbox(t))
-	}
 }
 
-// timed reports how long Redis takes for a read, and for a refresh with all that belongs to it.
-func timed(s *sandbox) {
-	m := s.worker("worker-1", "onetoken.yaml")
-	s.token(m)
-	must(s.t, s.rdb.ConfigResetStat(s.ctx()).Err())
-	for range 2000 {
-		_, err := m.Status(s.ctx(), "prod")
-		must(s.t, err)
-	}
-	s.t.Logf("2,000 reads: %s", s.took())
-	must(s.t, s.rdb.ConfigResetStat(s.ctx()).Err())
-	for range 200 {
-		_, err := m.Refresh(s.ctx(), "prod")
-		must(s.t, err)
-	}
-	s.t.Logf("200 refreshes: %s", s.took())
-}
-
-func (s *sandbox) took() string {
-	info, err := s.rdb.Info(s.ctx(), "commandstats").Result()
-	must(s.t, err)
-	return strings.Join(regexp.MustCompile(`cmdstat_(evalsha|set):.*`).FindAllString(info, -1), " ")
-}
-
-// A replica that starts with many environments has no more connections than its pool may have, and one for events.
+// A replica that starts with many environments has no more connections than its pool may have, and a few beside it.
 func TestAPoolBoundsTheConnections(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t)
@@ -341,25 +341,13 @@ func TestAPoolBoundsTheConnections(t *testing.T) {
 	}
 	asking.Wait()
 	s.hears(1)
-	eventually(t, "no more connections than that", func() bool { return s.connected() <= pool+1 })
+	eventually(t, "no more connections than that", func() bool { return s.connected() <= pool+beside })
 }
 
-// The table is computed by the page's own formula from what is measured.
-func TestSizingTable(t *testing.T) {
+// The page says what is asserted of it elsewhere.
+func TestSizingPage(t *testing.T) {
 	t.Parallel()
 	text := readDoc(t, "sizing.md")
-	rows := 0
-	for _, replicas := range []int{10, 100, 500} {
-		for _, environments := range []int{1, 10, 1000} {
-			if row := sizingRow(replicas, environments); !strings.Contains(text, row+"\n") {
-				t.Errorf("docs/sizing.md lacks the row\n%s", row)
-			}
-			rows++
-		}
-	}
-	if n := strings.Count(text, "\n| 10 | ") + strings.Count(text, "\n| 100 | ") + strings.Count(text, "\n| 500 | "); n != rows {
-		t.Errorf("docs/sizing.md has %d rows, want %d", n, rows)
-	}
 	for what, n := range map[string]int{
 		"a refresh, by the one that does it": documented.Refresh, "a refresh, by each other": documented.Hears,
 		"a start while another refreshes": documented.Cold, "waiting for another": documented.Waits,
@@ -373,11 +361,71 @@ func TestSizingTable(t *testing.T) {
 	}
 }
 
-// sizingRow is a row of the table: tokens live for an hour, and each replica uses each environment.
-func sizingRow(replicas, environments int) string {
-	r, e, refreshEvery := float64(replicas), float64(environments), 0.8*3600
-	perSecond := r*(float64(documented.Pings)/60+min(e*float64(documented.Uses)/60, 5)) +
-		e*(float64(documented.Refresh)+(r-1)*float64(documented.Hears))/refreshEvery
-	return fmt.Sprintf("| %d | %d | %d | %.0f | %.0f | %.0f |", replicas, environments, replicas*(4+1),
-		math.Ceil(perSecond), math.Ceil(e*3600/refreshEvery), math.Ceil(e*float64(documented.Keys+documented.Failure)/1024))
+// The tables are computed by the page's formulas from its figures.
+func TestSizingTables(t *testing.T) {
+	t.Parallel()
+	c, l := documentedCosts(t), documentedLoad(t)
+	anHour := 3600 * refreshesASecond(1, time.Hour)
+	var rows []string
+	for _, r := range []float64{10, 100, 500} {
+		for _, e := range []float64{1, 10, 1000, 10_000} {
+			rows = append(rows, sizingRow(c, l, r, e))
+		}
+	}
+	tableHas(t, "| replicas | environments |", rows)
+	tableHas(t, "| an hour of |", []string{
+		fmt.Sprintf("| a replica | %v |", c.atRest(0).times(3600)),
+		fmt.Sprintf("| an environment | %v |", c.refresh(0).times(anHour)),
+		fmt.Sprintf("| an environment in a replica | %v |", c.atRest(1).plus(c.atRest(0).times(-1)).times(3600).plus(c.sum(reading, hearing).times(anHour))),
+	})
+	rows = nil
+	for _, minutes := range []float64{60, 10} {
+		for _, e := range []float64{10, 100, 1000, 10_000} {
+			life := time.Duration(minutes) * time.Minute
+			row := fmt.Sprintf("| %.0f min | %.0f |", minutes, e)
+			for _, share := range []float64{0.2, 0.5, 0.8} {
+				row += fmt.Sprintf(" %.0f |", math.Round(l.mostReplicas(share, e, life)/10)*10)
+			}
+			rows = append(rows, row)
+		}
+	}
+	tableHas(t, "| life | environments |", rows)
+}
+
+// tableHas checks that the table of docs/sizing.md whose heading begins so has the rows, and no others.
+func tableHas(t *testing.T, heading string, rows []string) {
+	t.Helper()
+	_, table, found := strings.Cut(readDoc(t, "sizing.md"), "\n"+heading)
+	table, _, _ = strings.Cut(table, "\n\n")
+	if lines := strings.Split(table, "\n"); !found || !slices.Equal(lines[2:], rows) {
+		t.Errorf("docs/sizing.md: the table %q should be\n%s", heading, strings.Join(rows, "\n"))
+	}
+}
+
+// sizingRow is a row of the table: tokens live for an hour.
+func sizingRow(c costs, l load, r, e float64) string {
+	a := c.aSecond(r, e, time.Hour)
+	return fmt.Sprintf("| %.0f | %.0f | %.0f | %.0f | %.0f | %.1f %% | %.0f | %.0f | %.1f |", r, e, math.Ceil(a.Requests),
+		math.Ceil(a.Sent/1024), math.Ceil(a.Received/1024), 100*l.share(r, e, time.Hour), r*(pool+beside),
+		math.Ceil(3600*refreshesASecond(e, time.Hour)), e*float64(documented.Keys+documented.Failure)/(1<<20))
+}
+
+// A load is what Redis's processor has to do, in µs, as docs/sizing.md has it.
+type load struct{ read, refresh, event, ping float64 }
+
+func documentedLoad(t *testing.T) load {
+	us := func(row string) float64 { return numbers(t, row, 1)[0] }
+	return load{us("a read"), us("a refresh, by the one that does it"), us("an event, to each replica"), us("a PING")}
+}
+
+// share is how much of a core Redis needs for r replicas.
+func (l load) share(r, e float64, life time.Duration) float64 {
+	refresh := l.refresh + (r-1)*l.read + r*l.event
+	return (refreshesASecond(e, life)*refresh + r*(l.ping/10+min(e/30, 5)*l.read)) / 1e6
+}
+
+// mostReplicas is how many keep Redis busy for a share of a core, which grows with their number by as much for each.
+func (l load) mostReplicas(share, e float64, life time.Duration) float64 {
+	none := l.share(0, e, life)
+	return (share - none) / (l.share(1, e, life) - none)
 }

@@ -20,24 +20,27 @@ type Cached struct {
 	*Overview
 
 	mu     sync.Mutex // guards what follows; never held across I/O
-	names  []string
+	found  []string   // in Redis
 	err    error
-	until  time.Time     // names and err are the answer before it
+	until  time.Time     // found and err are the answer before it
 	search chan struct{} // closed when the search under way has ended; nil where none is
 }
 
 // Cached returns o with its search for names bounded.
 func (o *Overview) Cached() *Cached { return &Cached{Overview: o} }
 
-// Names is [Overview.Names] as of at most half a minute ago. A caller's end is its own, not the search's. The error wraps
+// Names is [Overview.Names], with what is in Redis as of at most half a minute ago. A caller's end is its own, not the search's. The error wraps
 // ctx's cause where that was it.
 func (c *Cached) Names(ctx context.Context) ([]string, error) {
 	for {
 		c.mu.Lock()
 		if time.Now().Before(c.until) {
-			names, err := slices.Clone(c.names), c.err
+			found, err := c.found, c.err
 			c.mu.Unlock()
-			return names, err
+			if err != nil {
+				return nil, err
+			}
+			return c.withConfigured(found), nil
 		}
 		if c.search == nil {
 			c.search = make(chan struct{})
@@ -57,10 +60,10 @@ func (c *Cached) Names(ctx context.Context) ([]string, error) {
 func (c *Cached) find(ctx context.Context, done chan struct{}) {
 	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
 	defer cancel()
-	names, err := c.Overview.Names(ctx)
+	found, err := c.store.Environments(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.names, c.err = names, err
+	c.found, c.err = found, err
 	c.until = time.Now().Add(searchEvery)
 	if err != nil {
 		c.until = time.Now().Add(searchRetry)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/onetoken/onetoken/internal/overview"
+	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/manager/managertest"
 	"github.com/onetoken/onetoken/store"
 )
@@ -109,5 +110,35 @@ func TestACallersEndIsItsOwn(t *testing.T) {
 	}
 	if names, err := cached.Names(t.Context()); err != nil || fmt.Sprint(names) != "[test]" {
 		t.Errorf("got %v, %v", names, err)
+	}
+}
+
+// Those that are configured are there at once, and those that aren't any more for as long as they are in Redis.
+func TestReconfigured(t *testing.T) {
+	t.Parallel()
+	kit := managertest.New(t, managertest.Options{})
+	view := overview.New(kit.Store, kit.Manager)
+	cached := view.Cached()
+	names := func() string {
+		names, err := cached.Names(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(names)
+	}
+	plant(t, kit, "old")
+	if got := names(); got != "[old test]" {
+		t.Errorf("got %v", got)
+	}
+	settings := manager.Environment{TokenURL: kit.EndpointURL, ClientID: "test-client", ClientSecret: manager.NewSecret("test-secret")}
+	if err := kit.Manager.SetEnvironment("new", settings); err != nil {
+		t.Fatal(err)
+	}
+	if err := kit.Manager.RemoveEnvironment("test"); err != nil {
+		t.Fatal(err)
+	}
+	view.Reconfigured()
+	if got := names(); got != "[new old]" || !cached.Configured("new") || cached.Configured("test") {
+		t.Errorf("got %v", got)
 	}
 }

@@ -5,7 +5,9 @@ package overview
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/store"
@@ -15,43 +17,52 @@ import (
 type Overview struct {
 	store      *store.Store
 	manager    *manager.Manager // nil where nothing is configured
-	configured map[string]bool
+	configured atomic.Pointer[map[string]bool]
 }
 
 // New returns an Overview of s. The environments of m, which may be nil, are judged by their own policy and configuration,
 // others by the default policy.
 func New(s *store.Store, m *manager.Manager) *Overview {
-	o := &Overview{store: s, manager: m, configured: map[string]bool{}}
-	if m != nil {
-		for _, name := range m.Environments() {
-			o.configured[name] = true
-		}
-	}
+	o := &Overview{store: s, manager: m}
+	o.Reconfigured()
 	return o
 }
 
+// Reconfigured is to be called when the manager's environments are others than before.
+func (o *Overview) Reconfigured() {
+	configured := map[string]bool{}
+	if o.manager != nil {
+		for _, name := range o.manager.Environments() {
+			configured[name] = true
+		}
+	}
+	o.configured.Store(&configured)
+}
+
 // Configured reports whether env is configured here.
-func (o *Overview) Configured(env string) bool { return o.configured[env] }
+func (o *Overview) Configured(env string) bool { return (*o.configured.Load())[env] }
 
 // Names returns the names of all environments, sorted: the configured ones and those with any key in Redis. That walks
 // through all of Redis's keys, with SCAN; ctx bounds it. The error is a *[store.StatusError].
 func (o *Overview) Names(ctx context.Context) ([]string, error) {
-	names, err := o.store.Environments(ctx)
+	found, err := o.store.Environments(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for name := range o.configured {
-		names = append(names, name)
-	}
+	return o.withConfigured(found), nil
+}
+
+func (o *Overview) withConfigured(found []string) []string {
+	names := slices.AppendSeq(slices.Clone(found), maps.Keys(*o.configured.Load()))
 	slices.Sort(names)
-	return slices.Compact(names), nil
+	return slices.Compact(names)
 }
 
 // Choose returns the names that are asked for, each once and in their order, or all known ones where none is. Redis is
 // searched only where the configuration doesn't tell. Errors: a *[manager.UnknownEnvironmentError], one that wraps
 // [store.ErrName], a *[store.StatusError].
 func (o *Overview) Choose(ctx context.Context, names []string) ([]string, error) {
-	if len(names) > 0 && !slices.ContainsFunc(names, func(env string) bool { return !o.configured[env] }) {
+	if len(names) > 0 && !slices.ContainsFunc(names, func(env string) bool { return !o.Configured(env) }) {
 		return unique(names), nil
 	}
 	for _, env := range names {
