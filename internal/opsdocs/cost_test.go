@@ -157,7 +157,7 @@ func (m *ledger) client(testing.TB) redis.UniversalClient {
 
 const (
 	pool   = 4 // as the tables have it
-	beside = 6 // connections that aren't of the pool: one for events and, at most, those that batches are read by
+	beside = 4 // connections that aren't of the pool: one for events and, at most, those that batches are read by
 )
 
 // stat is the sum of what matches in INFO.
