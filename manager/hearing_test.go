@@ -37,7 +37,7 @@ func (h replied) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // isRead reports whether cmd is the script that reads all there is.
 func isRead(cmd redis.Cmder) bool {
 	args := cmd.Args()
-	return strings.HasPrefix(cmd.Name(), "eval") && len(args) > 7 && args[2] == 5 && args[8] == 9
+	return strings.HasPrefix(cmd.Name(), "eval") && len(args) == 8 && args[2] == 5
 }
 
 // isAcquire reports whether cmd is the script that takes the lease.

@@ -15,7 +15,7 @@ import (
 var fuzzNow = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 
 // hashOf builds what the read script returns of a hash.
-func hashOf(names []any, values ...string) fields {
+func hashOf(names []string, values ...string) fields {
 	raw := []any{"hash"}
 	for _, v := range values {
 		raw = append(raw, v)
@@ -101,7 +101,7 @@ func FuzzDecodeToken(f *testing.F) {
 		"replica-1", "120", "c1", int64(time.Hour))
 	f.Fuzz(func(t *testing.T, access, tokenType, scope, issued, expires, version, by, took, config string, ttl int64) {
 		const canary = "canary-of-the-token"
-		raw := hashOf(readArgs[1:10], access+canary, tokenType, scope, issued, expires, version, by, took, config)
+		raw := hashOf(tokenFields, access+canary, tokenType, scope, issued, expires, version, by, took, config)
 		tok, err := decode(raw, time.Duration(ttl))
 		if (tok == nil) != (err != nil) {
 			t.Fatalf("token %v, error %v", tok, err)
@@ -130,7 +130,7 @@ func FuzzDecodeToken(f *testing.F) {
 		if tok.IssuedAt != tok.IssuedAt.Truncate(time.Millisecond) || tok.ExpiresAt != tok.ExpiresAt.Truncate(time.Millisecond) {
 			return
 		}
-		again, err := decode(hashOf(readArgs[1:10], tok.AccessToken.Reveal(), tok.TokenType, tok.Scope,
+		again, err := decode(hashOf(tokenFields, tok.AccessToken.Reveal(), tok.TokenType, tok.Scope,
 			stands(tok.IssuedAt), stands(tok.ExpiresAt), tok.Version.String(), tok.RefreshedBy,
 			strconv.FormatInt(tok.Took.Milliseconds(), 10), tok.Config), time.Duration(ttl))
 		if err != nil {
@@ -150,7 +150,7 @@ func FuzzDecodeFailure(f *testing.F) {
 	f.Add("http_503", "503", "Service Unavailable", "3", "2026-07-01T11:59:00.000Z", "2026-07-01T12:00:04.000Z",
 		"1753000000000000", "replica-1", "c1", "a1b2")
 	f.Fuzz(func(t *testing.T, code, status, message, attempt, failed, retry, version, by, config, credential string) {
-		failure := decodeFailure(hashOf(readArgs[10:], code, status, message, attempt, failed, retry, version, by, config, credential))
+		failure := decodeFailure(hashOf(failureFields, code, status, message, attempt, failed, retry, version, by, config, credential))
 		if failure == nil {
 			return
 		}
@@ -169,7 +169,7 @@ func FuzzDecodeFailure(f *testing.F) {
 		if failure.FailedAt != failure.FailedAt.Truncate(time.Millisecond) || failure.RetryAt != failure.RetryAt.Truncate(time.Millisecond) {
 			return
 		}
-		again := decodeFailure(hashOf(readArgs[10:], failure.Code, strconv.Itoa(failure.Status), failure.Message,
+		again := decodeFailure(hashOf(failureFields, failure.Code, strconv.Itoa(failure.Status), failure.Message,
 			strconv.Itoa(failure.Attempt), stands(failure.FailedAt), stands(failure.RetryAt), failure.Version.String(),
 			failure.ReportedBy, failure.Config, failure.Credential))
 		if again == nil || *again != *failure {

@@ -85,7 +85,7 @@ func (s *Store) pipeline(ctx context.Context, envs []string) (replies []*redis.C
 			if !s.known.has(at) && !brought[at] {
 				run, brought[at] = readScript.Eval, true
 			}
-			replies[i] = run(ctx, p, keys, readArgs...)
+			replies[i] = run(ctx, p, keys)
 		}
 		return nil
 	})

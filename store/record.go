@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,28 +93,32 @@ const (
 
 // The fields that are read of each hash.
 var (
-	tokenFields = []any{
+	tokenFields = []string{
 		fieldAccessToken, fieldTokenType, fieldScope, fieldIssuedAt, fieldExpiresAt, fieldVersion, fieldRefreshedBy,
 		fieldTookMS, fieldConfig,
 	}
-	failureFields = []any{
+	failureFields = []string{
 		fieldCode, fieldStatus, fieldMessage, fieldAttempt, fieldFailedAt, fieldRetryAt, fieldVersion, fieldReportedBy,
 		fieldConfig, fieldCredential,
 	}
 	// Never the refresh token: it is given to the one who is about to use it.
-	grantFields = []any{
+	grantFields = []string{
 		fieldVersion, fieldObtainedAt, fieldSeed, fieldClient, fieldTaken, fieldTakenBy, fieldTakenUntil, fieldRefused, fieldReason,
 	}
 )
 
-// readArgs are the arguments of the read script: of token and failure the number of fields and their names, then the grant's.
-var readArgs = slices.Concat([]any{len(tokenFields)}, tokenFields, []any{len(failureFields)}, failureFields, grantFields)
+// fieldNames are the names of what the read script reads, as it has them.
+var fieldNames = luaList("token_fields", tokenFields) + luaList("failure_fields", failureFields) + luaList("grant_fields", grantFields)
+
+func luaList(name string, fields []string) string {
+	return fmt.Sprintf("local %s = {'%s'}\n", name, strings.Join(fields, "','"))
+}
 
 // Read returns all there is of env, in one round trip. What is unreadable is no error: it is missing from the record.
 // The only errors are those of the client, as a *[StatusError].
 func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 	k := s.Keys(env)
-	reply, err := s.run(ctx, env, readScript, "read", readReply, k.read(), readArgs...)
+	reply, err := s.run(ctx, env, readScript, "read", readReply, k.read())
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +178,7 @@ func decodeLock(value string, pttl int64) *Lock {
 // fields are a hash's values as the read script returns them.
 type fields struct {
 	raw   []any // type, then a value for each name; empty where the key is missing
-	names []any
+	names []string
 	now   time.Time
 }
 

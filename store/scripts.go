@@ -13,8 +13,11 @@ import (
 var lua embed.FS
 
 // script makes one of files, the first of which are shared. It goes over the wire without its comments.
-func script(names ...string) *redis.Script {
+func script(names ...string) *redis.Script { return scriptAfter("", names...) }
+
+func scriptAfter(beginning string, names ...string) *redis.Script {
 	var source strings.Builder
+	source.WriteString(beginning)
 	for _, name := range append([]string{"common"}, names...) {
 		part, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {
@@ -31,7 +34,7 @@ func script(names ...string) *redis.Script {
 
 // A redis.Script is immutable once made and safe for concurrent use.
 var (
-	readScript       = script("read")
+	readScript       = scriptAfter(fieldNames, "read")
 	issueScript      = script("grants", "issue")
 	putScript        = script("grants", "put")
 	failScript       = script("grants", "fail")

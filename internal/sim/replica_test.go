@@ -379,10 +379,10 @@ func name(args []string) (what, about, id string) {
 			id = "eval "
 		}
 		switch {
-		case n == 5 && strings.Contains(rest[0], "|"):
-			what = "issue"
-		case n == 5:
+		case n == 5 && len(rest) == 0:
 			what = "read"
+		case n == 5:
+			what = "issue"
 		case n == 4 && strings.HasSuffix(args[3], ":mark"):
 			what = "fail"
 		case n == 4 && (strings.HasSuffix(args[len(args)-1], "forget") || len(rest) > 4 && rest[4] == "adopt"):

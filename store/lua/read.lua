@@ -1,18 +1,16 @@
 -- Reads all there is of an environment in one step; writes nothing.
 -- KEYS: 1 token, 2 mark, 3 failure, 4 lock, 5 grant
--- ARGV: 1 the number of token fields n, 2 … n+1 their names, n+2 the number of failure fields, then their names, then the
---       grant's: never its refresh token, which only the one who is about to use it gets
+-- token_fields, failure_fields and grant_fields stand before it: never the grant's refresh token, which only the one who
+-- is about to use it gets
 -- Reply: 1 Redis's clock (µs), 2 the token, 3 its PTTL, 4 {issued, stored, dropped}, 5 the failure, 6 its PTTL,
 --        7 the lock's value ('' where it is no string), 8 its PTTL (-2: there is none), 9 the grant, 10 its PTTL
 --        A hash is {'hash', value …} (nil where a field is missing), a missing key {}, any other type {type}.
-local n = tonumber(ARGV[1])
-local last = n + 2 + tonumber(ARGV[n + 2])
 -- Most keys aren't there most of the time: a PTTL that says so is the one command about them.
-local function fields(key, ttl, from, to)
+local function fields(key, ttl, names)
   if ttl == -2 then return {} end
   local t = type_of(key)
   if t ~= 'hash' then return { t } end
-  local values = redis.call('HMGET', key, unpack(ARGV, from, to))
+  local values = redis.call('HMGET', key, unpack(names))
   table.insert(values, 1, 'hash')
   return values
 end
@@ -23,9 +21,9 @@ local lock_ttl, grant_ttl = redis.call('PTTL', KEYS[4]), redis.call('PTTL', KEYS
 local holder = ''
 if lock_ttl ~= -2 and type_of(KEYS[4]) == 'string' then holder = redis.call('GET', KEYS[4]) end
 return {
-  digits(now), fields(KEYS[1], token_ttl, 2, n + 1), token_ttl,
+  digits(now), fields(KEYS[1], token_ttl, token_fields), token_ttl,
   { digits(mark.issued), digits(mark.stored), digits(mark.dropped) },
-  fields(KEYS[3], failure_ttl, n + 3, last), failure_ttl,
+  fields(KEYS[3], failure_ttl, failure_fields), failure_ttl,
   holder, lock_ttl,
-  fields(KEYS[5], grant_ttl, last + 1, #ARGV), grant_ttl,
+  fields(KEYS[5], grant_ttl, grant_fields), grant_ttl,
 }
