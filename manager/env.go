@@ -56,13 +56,8 @@ type Env struct {
 	listening atomic.Int64 // how many of them there are
 
 	// Where a refresh token is used.
-	takenOver   string // lock value of an attempt that is over, though Redis may not know
 	closedGrant string // version of a grant that doesn't open here
 	closedUntil time.Duration
-
-	unwritten      int           // writes under way of a refresh token that nobody else has
-	unwrittenSince time.Duration // when the first of them began
-	unwrittenErr   error         // why the last one wasn't written at once
 
 	// For the signals alone, and by no mutex.
 	signals  *telemetry.Env
@@ -158,8 +153,9 @@ func (e *Env) refreshBehind(s *snapshot, now time.Duration) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	shown := e.snap.Load() // before it is replaced because its use was to be noticed
 	e.noteUseLocked()
-	if e.snap.Load() != s || s != nil && now < s.refreshAt && !s.suspect || e.flight != nil || int64(now) < e.behindAt.Load() {
+	if e.retired || shown != s || s != nil && now < s.refreshAt && !s.suspect || e.flight != nil || int64(now) < e.behindAt.Load() {
 		return
 	}
 	above := anyVersion

@@ -17,33 +17,38 @@ var ErrNoEnvironment = errors.New("onetoken: no such environment")
 // that another token is wanted (another client, other scopes, …), the old one isn't handed out any more. An environment that
 // came from [Config.Resolve] is no longer let go. Errors: a *[ConfigError], after which nothing has changed; [ErrClosed].
 func (m *Manager) SetEnvironment(name string, env Environment) error {
-	return m.set(name, env, false)
-}
-
-func (m *Manager) set(name string, env Environment, resolved bool) error {
-	e, err := m.newEnv(name, env, resolved)
+	e, err := m.newEnv(name, env)
 	if err != nil {
 		return err
 	}
 	for {
-		m.mu.Lock()
-		closed := m.closed
-		var other *Env
-		if !closed {
-			other = m.envs.add(e) // under the mutex, so that Close closes it
+		other, err := m.add(e)
+		if err != nil {
+			return err
 		}
-		m.mu.Unlock()
-		switch {
-		case closed:
-			return ErrClosed
-		case other == nil, other.reconfigure(e.conf(), resolved):
+		if other == nil || other.reconfigure(e.conf(), nil) {
+			m.endLookup(name)
 			return nil
 		}
 	}
 }
 
+// add makes e one of the manager's, unless there is one of its name, which it returns. It is called with none of the locks held
+// that a flight needs to start: whoever takes environments out holds the registry's while it looks at each. Errors: [ErrClosed].
+func (m *Manager) add(e *Env) (other *Env, err error) {
+	if m.isClosed() {
+		return nil, ErrClosed
+	}
+	other = m.envs.add(e)
+	if m.isClosed() { // Close may have passed it over
+		e.close()
+		return nil, ErrClosed
+	}
+	return other, nil
+}
+
 // newEnv makes an environment that isn't one of the manager's yet.
-func (m *Manager) newEnv(name string, env Environment, resolved bool) (*Env, error) {
+func (m *Manager) newEnv(name string, env Environment) (*Env, error) {
 	if err := store.CheckName(name); err != nil {
 		return nil, &ConfigError{Err: fmt.Errorf("environments: %w", err)}
 	}
@@ -53,22 +58,27 @@ func (m *Manager) newEnv(name string, env Environment, resolved bool) (*Env, err
 		return nil, &ConfigError{Environment: name, Err: err}
 	}
 	conf.server = serverOf(env)
-	e := &Env{m: m, name: name, base: m.base, log: log, signals: m.signals.Env(name), tenant: resolved, usedAt: m.now()}
+	e := &Env{m: m, name: name, base: m.base, log: log, signals: m.signals.Env(name), usedAt: m.now()}
 	e.settings.Store(&conf)
 	return e, nil
 }
 
-// reconfigure changes the settings. It returns false where the environment has been taken out meanwhile.
-func (e *Env) reconfigure(conf *resolved, resolved bool) bool {
+// reconfigure changes the settings, those from a lookup only where they are still instead of the ones that it was made for: who
+// has set others since knows better. What is known of failures is forgotten, unless a lookup has brought what there was. It
+// returns false where nothing has changed: the environment has been taken out meanwhile, or there are others.
+func (e *Env) reconfigure(conf, instead *resolved) bool {
+	same := instead != nil && conf.fingerprint == instead.fingerprint && conf.credential() == instead.credential()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.retired {
+	if e.retired || instead != nil && instead != e.conf() {
 		return false
 	}
-	e.tenant = e.tenant && resolved
+	e.tenant = e.tenant && instead != nil
 	e.settings.Store(conf)
-	e.answer, e.local, e.conflict, e.closedUntil, e.aloneAt = nil, local{}, conflict{}, 0, 0
-	e.noteBackoff(0)
+	if !same {
+		e.answer, e.local, e.conflict, e.closedUntil, e.aloneAt = nil, local{}, conflict{}, 0, 0
+		e.noteBackoff(0)
+	}
 	if f := e.flight; f != nil && f.sent {
 		e.flight = nil // it ends by itself, for those who wait for it
 		e.behindAt.Store(0)
@@ -93,28 +103,27 @@ var errReconfigured = errors.New("onetoken: the environment was changed")
 var errRetired = errors.New("onetoken: the environment was removed")
 
 // RemoveEnvironment takes an environment out: who waits for its token, and who asks for it later, gets an
-// *[UnknownEnvironmentError]; its listeners are stopped. A request that was sent is finished, and its token stored. What is in
-// Redis stays, for others. With a [Config.Resolve] its next use looks it up again. It returns an *[UnknownEnvironmentError]
+// *[UnknownEnvironmentError]; its listeners are stopped. A request that was sent is finished, its token stored, and handed to
+// those who wait for that request. What is in Redis stays, for others. With a [Config.Resolve] its next use looks it up again. It returns an *[UnknownEnvironmentError]
 // where there is none.
 func (m *Manager) RemoveEnvironment(name string) error {
-	if len(m.retire(func(e *Env) bool { return e.name == name })) == 0 {
+	m.endLookup(name)
+	if !m.envs.remove(func(e *Env) bool { return e.name == name && e.retire() }) {
 		return m.unknown(name)
 	}
 	return nil
 }
 
-// retire takes environments out.
-func (m *Manager) retire(gone func(*Env) bool) []*Env {
-	retired := m.envs.remove(gone)
-	for _, e := range retired {
-		e.retire()
-	}
-	return retired
-}
-
-func (e *Env) retire() {
+// retire ends what an environment does. It is called while the registry takes it out: who sets it anew, or changes it, comes
+// before or after both.
+func (e *Env) retire() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.retireLocked()
+	return true
+}
+
+func (e *Env) retireLocked() {
 	e.retired = true
 	e.snap.Store(nil)
 	for l := range e.listeners {
@@ -126,7 +135,7 @@ func (e *Env) retire() {
 	e.flight = nil
 }
 
-// now returns the environment that has e's name now: e itself, unless it was taken out and there is another. The error is
+// current returns the environment that has e's name now: e itself, unless it was taken out and there is another. The error is
 // that of [Manager.lookup].
 func (e *Env) current(ctx context.Context) (*Env, error) {
 	if !e.isRetired() {
@@ -146,10 +155,15 @@ func (e *Env) present() *Env {
 	return e
 }
 
+// isRetired reports whether e was taken out. Where it was, it can't be found any more.
 func (e *Env) isRetired() bool {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.retired
+	retired := e.retired
+	e.mu.Unlock()
+	if retired {
+		e.m.envs.settle()
+	}
+	return retired
 }
 
 // A lookup is a call of Config.Resolve for one name, shared by all who wait for it.
@@ -204,41 +218,81 @@ func (m *Manager) lookupMissing(ctx context.Context, name string) (*Env, error) 
 	}
 }
 
-// lookUp asks Config.Resolve, under no caller's context, and adds what it returns.
+// lookUp asks Config.Resolve, under no caller's context, and adds what it returns. Who has set an environment of the name since
+// it was called knows better.
 func (m *Manager) lookUp(name string, l *lookup) {
-	ctx, cancel := context.WithTimeout(m.ctx, lookupTimeout)
-	defer cancel()
-	err := m.ask(ctx, name)
-	if err != nil && m.ctx.Err() != nil {
-		err = ErrClosed
-	}
+	e, err := m.ask(name)
 	m.lookupMu.Lock()
 	defer m.lookupMu.Unlock()
+	if m.lookups[name] != l {
+		return // it is over: what it has brought may be what there was before
+	}
+	if err == nil {
+		e.tenant = true
+		_, err = m.add(e)
+	}
 	m.endLookupLocked(name, l, err)
 }
 
-// ask has the environment of the name set as Config.Resolve has it.
-func (m *Manager) ask(ctx context.Context, name string) error {
+// ask makes an environment, which isn't one of the manager's yet, of what Config.Resolve has of the name. It calls it in a
+// goroutine of its own: one that ignores its context, or ends its goroutine, must not keep callers, or Close, for ever.
+func (m *Manager) ask(name string) (*Env, error) {
+	ctx, cancel := context.WithTimeout(m.ctx, lookupTimeout)
+	defer cancel()
+	e, err := m.askWithin(ctx, name)
+	switch _, unknown := errors.AsType[*UnknownEnvironmentError](err); {
+	case err == nil:
+		m.log.Debug("the environment was looked up", "env", name, "outcome", "resolved")
+	case m.ctx.Err() != nil:
+		return nil, ErrClosed
+	case !unknown:
+		m.log.Warn("the environment could not be looked up", "env", name, "outcome", "unresolved", "error", err)
+	}
+	return e, err
+}
+
+func (m *Manager) askWithin(ctx context.Context, name string) (*Env, error) {
 	select {
 	case m.asking <- struct{}{}:
-		defer func() { <-m.asking }()
 	case <-ctx.Done():
-		return &ResolveError{Environment: name, Err: context.Cause(ctx)}
+		return nil, &ResolveError{Environment: name, Err: context.Cause(ctx)}
 	}
-	env, err := m.resolve(ctx, name)
+	type result struct {
+		env Environment
+		err error
+	}
+	results := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("it ended without a result")}
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("panic with a value of type %T", p) // not the value: it may hold a secret
+			}
+			<-m.asking
+			results <- r
+		}()
+		env, err := m.resolve(ctx, name)
+		r = result{env, err}
+	}()
+	var r result
+	select {
+	case r = <-results:
+	case <-ctx.Done():
+		timer := time.NewTimer(stuckAfter)
+		defer timer.Stop()
+		select {
+		case r = <-results:
+		case <-timer.C:
+			r.err = errors.New("it ignores its deadline")
+		}
+	}
 	switch {
-	case errors.Is(err, ErrNoEnvironment):
-		return m.unknown(name)
-	case err != nil:
-		m.log.Warn("the environment could not be looked up", "env", name, "outcome", "unresolved", "error", err)
-		return &ResolveError{Environment: name, Err: err}
+	case errors.Is(r.err, ErrNoEnvironment):
+		return nil, m.unknown(name)
+	case r.err != nil:
+		return nil, &ResolveError{Environment: name, Err: r.err}
 	}
-	if err := m.set(name, env, true); err != nil { //nolint:contextcheck // the telemetry's own
-		m.log.Warn("the environment's configuration can't be used", "env", name, "outcome", "unresolved", "error", err)
-		return err
-	}
-	m.log.Debug("the environment was looked up", "env", name, "outcome", "resolved")
-	return nil
+	return m.newEnv(name, r.env) //nolint:contextcheck // the telemetry's own
 }
 
 // endLookupLocked gives everybody the outcome, and keeps an error for a second, so that no caller turns into a call.
@@ -248,6 +302,17 @@ func (m *Manager) endLookupLocked(name string, l *lookup, err error) {
 		delete(m.lookups, name)
 	}
 	close(l.done)
+}
+
+// endLookup ends a lookup of the name, whose outcome may be older than what is there now: who waits for it looks again. An
+// error is forgotten.
+func (m *Manager) endLookup(name string) {
+	m.lookupMu.Lock()
+	defer m.lookupMu.Unlock()
+	if l := m.lookups[name]; l != nil && l.until == 0 {
+		m.endLookupLocked(name, l, nil)
+	}
+	delete(m.lookups, name)
 }
 
 // forgetLookups drops the errors that are no answers any more.
@@ -265,15 +330,15 @@ func (m *Manager) forgetLookups(now time.Duration) {
 // refused it, and its secret may have been replaced meanwhile.
 func (e *Env) lookUpAgain() {
 	e.mu.Lock()
-	tenant := e.tenant && !e.retired
+	tenant, conf := e.tenant && !e.retired, e.conf()
 	e.mu.Unlock()
 	if !tenant {
 		return
 	}
 	e.m.spawn(func() {
-		ctx, cancel := context.WithTimeout(e.m.ctx, lookupTimeout)
-		defer cancel()
-		_ = e.m.ask(ctx, e.name) // logged; the settings that there are go on to be used
+		if found, err := e.m.ask(e.name); err == nil { // else it is logged, and the settings that there are go on to be used
+			e.reconfigure(found.conf(), conf)
+		}
 	})
 }
 
@@ -287,18 +352,28 @@ func (m *Manager) letGo(now time.Duration) {
 	}
 	idle := false
 	for _, e := range m.envs.all() {
-		idle = e.watchUse(now) || idle
+		e.mu.Lock()
+		idle = e.watchUseLocked(now) || idle
+		e.mu.Unlock()
 	}
 	if idle {
-		m.retire(func(e *Env) bool { return e.watchUse(now) })
+		m.envs.remove(func(e *Env) bool { return e.retireIfIdle(now) })
 	}
 }
 
-// watchUse has the next use noticed, and reports whether the environment can be let go.
-func (e *Env) watchUse(now time.Duration) (idle bool) {
+func (e *Env) retireIfIdle(now time.Duration) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.tenant || e.flight != nil || len(e.listeners) > 0 || e.unwritten > 0 || e.conf().policy.KeepWarm {
+	if !e.watchUseLocked(now) {
+		return false
+	}
+	e.retireLocked()
+	return true
+}
+
+// watchUseLocked has the next use noticed, and reports whether the environment can be let go.
+func (e *Env) watchUseLocked(now time.Duration) (idle bool) {
+	if !e.tenant || e.flight != nil || len(e.listeners) > 0 || e.m.custody.of(e.name).unwritten > 0 || e.conf().policy.KeepWarm {
 		e.noteUseLocked()
 		return false
 	}

@@ -51,6 +51,15 @@ var errAbandoned = errors.New("onetoken: nobody waits for it any more")
 // await is join for a caller who gets the error, which counts unless he has left before he came.
 func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 	left := ctx.Err() != nil
+	t, err := e.joinPresent(ctx, a)
+	if err != nil && !left {
+		e.signals.CallerError(ctx, kindOf(err))
+	}
+	return t, err
+}
+
+// joinPresent is join with whatever has the environment's name, and settings, at the time: who waits goes on with those.
+func (e *Env) joinPresent(ctx context.Context, a ask) (*Token, error) {
 	t, err := e.join(ctx, a)
 	for errors.Is(err, errRetired) || errors.Is(err, errReconfigured) {
 		var now *Env
@@ -58,9 +67,6 @@ func (e *Env) await(ctx context.Context, a ask) (*Token, error) {
 			e = now
 			t, err = e.join(ctx, a)
 		}
-	}
-	if err != nil && !left {
-		e.signals.CallerError(ctx, kindOf(err))
 	}
 	return t, err
 }

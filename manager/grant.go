@@ -129,7 +129,8 @@ func (e *Env) grantViewLocked(conf *resolved, seed Secret) grantView {
 	if conf.rotating == nil {
 		return grantView{}
 	}
-	v := grantView{used: true, label: seedLabel(seed), client: conf.client, over: e.takenOver, held: e.unwritten > 0}
+	kept := e.m.custody.of(e.name)
+	v := grantView{used: true, label: seedLabel(seed), client: conf.client, over: kept.takenOver, held: kept.unwritten > 0}
 	if e.m.now() < e.closedUntil {
 		v.closed = e.closedGrant
 	}
@@ -187,9 +188,8 @@ func (a *attempt) unused(ctx context.Context) {
 
 // over notes that what this attempt has taken is free for this replica's next one, whether or not Redis has learnt it.
 func (a *attempt) over() {
-	a.env.mu.Lock()
-	defer a.env.mu.Unlock()
-	a.env.takenOver = a.lease.Value()
+	e := a.env
+	e.m.custody.change(e.name, func(h *inHand) { h.takenOver, h.until = a.lease.Value(), e.m.now()+lock.Longest+takenReserve })
 }
 
 // unreadable ends the flight where the refresh token that stands in Redis can't be read here.
@@ -273,19 +273,20 @@ func (a *attempt) noteGrant(err error) {
 func (a *attempt) later(err error, f func()) {
 	e := a.env
 	if a.grant != nil {
-		e.mu.Lock()
-		if e.unwritten++; e.unwritten == 1 {
-			e.unwrittenSince = e.m.now()
-		}
-		e.unwrittenErr = err
-		e.mu.Unlock()
+		e.m.custody.change(e.name, func(h *inHand) {
+			if h.unwritten++; h.unwritten == 1 {
+				h.unwrittenSince = e.m.now()
+			}
+			h.unwrittenErr = err
+		})
 		write := f
 		f = func() {
 			defer func() {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				e.unwritten--
-				e.pokeLocked()
+				e.m.custody.change(e.name, func(h *inHand) { h.unwritten-- })
+				now := e.present()
+				now.mu.Lock()
+				defer now.mu.Unlock()
+				now.pokeLocked()
 			}()
 			write()
 		}
@@ -299,15 +300,13 @@ func (a *attempt) later(err error, f func()) {
 // for the grace: there is no other one to ask the endpoint with. It reports whether the flight is over.
 func (f *flight) unwritten(ctx context.Context, sent time.Duration, poll *poll) (over bool) {
 	e := f.env
-	e.mu.Lock()
-	since, err := e.unwrittenSince, e.unwrittenErr
-	e.mu.Unlock()
-	if now := e.m.now(); now-max(since, e.m.awakeSince(now)) < outageGrace {
+	kept := e.m.custody.of(e.name)
+	if now := e.m.now(); now-max(kept.unwrittenSince, e.m.awakeSince(now)) < outageGrace {
 		f.waits("for Redis to take the new refresh token")
 		poll.next(f.wait(ctx, poll.pause(false, learnt)))
 		return false
 	}
-	return f.serve() || f.failAsRead(ctx, sent, &RedisError{Environment: e.name, Err: err}, 0, learnt)
+	return f.serve() || f.failAsRead(ctx, sent, &RedisError{Environment: e.name, Err: kept.unwrittenErr}, 0, learnt)
 }
 
 // lost tells of a refresh token that could not be stored before the process ends.

@@ -58,6 +58,11 @@ func (e *Env) onTokenLater(f func(*Token)) (stop func()) {
 	done := make(chan struct{})
 	listen := func() {
 		defer close(done)
+		f := func(t *Token) {
+			if ctx.Err() == nil { // stop may have been called by f
+				f(t)
+			}
+		}
 		for ctx.Err() == nil {
 			if other, err := e.m.lookup(ctx, e.name); err == nil {
 				defer other.OnToken(f)() //nolint:contextcheck // it has a life of its own

@@ -50,6 +50,7 @@ type Manager struct {
 	asking    chan struct{} // places for calls of resolve
 	lookupMu  sync.Mutex    // guards lookups
 	lookups   map[string]*lookup
+	custody   custody
 
 	clocks     atomic.Pointer[clocks] // as they were compared last
 	awake      atomic.Int64           // the instant since when this process runs, as far as it was seen to have been stopped
@@ -100,6 +101,7 @@ func New(c Config) (*Manager, error) {
 		idleAfter: cmp.Or(c.IdleAfter, defaultIdleAfter),
 		asking:    make(chan struct{}, maxLookups),
 		lookups:   map[string]*lookup{},
+		custody:   custody{kept: map[string]*inHand{}},
 	}
 	m.looks.m, m.warming.m = m, m
 	if m.wall == nil {
@@ -112,7 +114,7 @@ func New(c Config) (*Manager, error) {
 	if err := m.observe(c); err != nil {
 		return nil, &ConfigError{Err: err}
 	}
-	if err := m.add(c.Environments); err != nil {
+	if err := m.addAll(c.Environments); err != nil {
 		m.unobserve()
 		return nil, err
 	}
@@ -146,10 +148,10 @@ func (m *Manager) configure(c Config) error {
 	return nil
 }
 
-// add adds environments in the order of their names, so that of two errors it is always the same that is returned.
-func (m *Manager) add(environments map[string]Environment) error {
+// addAll adds environments in the order of their names, so that of two errors it is always the same that is returned.
+func (m *Manager) addAll(environments map[string]Environment) error {
 	for _, name := range slices.Sorted(maps.Keys(environments)) {
-		e, err := m.newEnv(name, environments[name], false)
+		e, err := m.newEnv(name, environments[name])
 		if err != nil {
 			return err
 		}
@@ -174,6 +176,15 @@ func (m *Manager) Close() error {
 	}
 	m.work.Wait()
 	return nil
+}
+
+func (m *Manager) isClosed() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // spawn runs f in a goroutine that Close waits for. After Close it does nothing and returns false.

@@ -47,23 +47,29 @@ func (r *registry) add(e *Env) (other *Env) {
 	return nil
 }
 
-// remove takes out those of which gone is true, and returns them.
-func (r *registry) remove(gone func(*Env) bool) []*Env {
+// remove takes out those of which gone is true, and reports whether there are any. Nothing is added before it has ended.
+func (r *registry) remove(gone func(*Env) bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var removed, list []*Env
-	for _, e := range r.all() {
-		if gone(e) {
-			removed = append(removed, e)
-		} else {
+	var list []*Env
+	before := r.all()
+	for _, e := range before {
+		if !gone(e) {
 			list = append(list, e)
 		}
 	}
-	if len(removed) > 0 {
-		r.index.Store(newIndex(list))
-		r.list.Store(&list)
+	if len(list) == len(before) {
+		return false
 	}
-	return removed
+	r.index.Store(newIndex(list))
+	r.list.Store(&list)
+	return true
+}
+
+// settle returns when those who change the registry now have done so.
+func (r *registry) settle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 }
 
 // An index is a hash table with linear probing. Slots are filled, and never emptied: who looks while one is added finds it,

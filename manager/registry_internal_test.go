@@ -40,7 +40,14 @@ func TestARegistryWhileEnvironmentsComeAndGo(t *testing.T) {
 	if n := len(r.all()); n != many+1 {
 		t.Fatalf("%d environments, want %d", n, many+1)
 	}
-	gone := r.remove(func(e *Env) bool { return len(e.name)%2 == 0 })
+	var gone []*Env
+	r.remove(func(e *Env) bool {
+		if len(e.name)%2 == 0 {
+			gone = append(gone, e)
+			return true
+		}
+		return false
+	})
 	if n := len(r.all()); n+len(gone) != many+1 || len(gone) == 0 {
 		t.Errorf("%d are left of %d after %d were removed", n, many+1, len(gone))
 	}

@@ -47,7 +47,7 @@ func (e *Env) Replace(ctx context.Context, rejected *Token) (newer *Token, ok bo
 	if !ok {
 		return nil, false
 	}
-	tok, err := e.join(ctx, ask)
+	tok, err := e.joinPresent(ctx, ask)
 	return tok, err == nil
 }
 

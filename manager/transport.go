@@ -42,18 +42,13 @@ type transport struct {
 
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	env, err := t.m.lookup(req.Context(), t.name)
+	env, tok, err := t.tokenFor(req)
 	if err != nil {
 		closeBody(req)
 		return nil, err
 	}
-	if !env.mayHaveToken(req) {
+	if tok == nil {
 		return t.base.RoundTrip(req)
-	}
-	tok, err := env.bearer(req.Context())
-	if err != nil {
-		closeBody(req)
-		return nil, err
 	}
 	resp, err := t.base.RoundTrip(withToken(req, tok))
 	if err != nil || !RejectsToken(resp) {
@@ -65,13 +60,32 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	newer, ok := env.Replace(req.Context(), tok)
-	if !ok || !newer.IsBearer() {
+	if !ok || !newer.IsBearer() || newer.Config != tok.Config {
 		closeBody(again)
 		return resp, nil
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // a short answer drained lets the connection be used again
 	_ = resp.Body.Close()
 	return t.base.RoundTrip(withToken(again, newer))
+}
+
+// tokenFor returns the token that goes with req, nil where none may. The environment may be changed while its token is waited
+// for: a token of other settings than those that allow the origin doesn't go there.
+func (t *transport) tokenFor(req *http.Request) (*Env, *Token, error) {
+	for {
+		env, err := t.m.lookup(req.Context(), t.name)
+		if err != nil {
+			return nil, nil, err
+		}
+		conf := env.conf()
+		if !conf.mayHaveToken(req) {
+			return env, nil, nil
+		}
+		tok, err := env.bearer(req.Context())
+		if err != nil || tok.Config == conf.fingerprint {
+			return env, tok, err
+		}
+	}
 }
 
 func closeBody(req *http.Request) {
@@ -123,8 +137,8 @@ func (e *Env) bearer(ctx context.Context) (*Token, error) {
 }
 
 // mayHaveToken reports whether the token may go where req goes, by the way that redirects have led it.
-func (e *Env) mayHaveToken(req *http.Request) bool {
-	if !e.AllowsOrigin(req.URL) {
+func (r *resolved) mayHaveToken(req *http.Request) bool {
+	if !r.allowsOrigin(req.URL) {
 		return false
 	}
 	// http.Client links a redirected request to the response that caused it; it would not strip our header, which
@@ -140,8 +154,11 @@ func (e *Env) mayHaveToken(req *http.Request) bool {
 // AllowsOrigin reports whether the environment's token may be sent to u, by [Environment.Origins]: for those who send it
 // themselves. What a redirect has led to must be asked about again.
 func (e *Env) AllowsOrigin(u *url.URL) bool {
-	origins := e.present().conf().origins
-	return origins == nil || slices.Contains(origins, originOf(u))
+	return e.present().conf().allowsOrigin(u)
+}
+
+func (r *resolved) allowsOrigin(u *url.URL) bool {
+	return r.origins == nil || slices.Contains(r.origins, originOf(u))
 }
 
 // An origin is scheme, host and port of a URL (RFC 6454 §4), in lower case, and without a default port.

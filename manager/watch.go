@@ -122,6 +122,7 @@ func (m *Manager) tick(ctx context.Context) {
 		m.keepWarm()
 		m.forgetLookups(now.mono)
 		m.letGo(now.mono)
+		m.custody.forget(now.mono, func(env string) bool { return m.envs.find(env) != nil })
 	}
 }
 

@@ -45,6 +45,7 @@ type issue struct {
 	at    time.Duration
 	lease string
 	r     *replica
+	with  settings // that the replica had
 }
 
 // An asked is a call of the endpoint.
@@ -266,10 +267,13 @@ func (c *checker) issued(o *op, reply any, before state) {
 	if v <= before.issued || v <= before.stored || v <= before.dropped || v <= before.token.number {
 		w.violated("versions grow", "%s after %s", w.number(v), w.number(max(before.issued, before.stored, before.dropped, before.token.number)))
 	}
-	t.issuedBy[v] = &issue{w.now(), lease, r}
+	t.issuedBy[v] = &issue{w.now(), lease, r, r.settings}
 	k := r.known[o.about]
 	// To be held against it if it asks: whoever wanted the attempt may go before it does.
 	k.needless, k.tooEarly = c.needless(r, o.about, before), c.inBackoff(r, o.about, before)
+	if r.changedSince(o.born - time.Second) { // it may have been decided with other settings: those must not ask
+		k.needless, k.tooEarly = "", ""
+	}
 	if w.setup.rotating.uses(o.about) {
 		if k.login = c.needsLogin(r, before.grant); k.explicit > 0 && before.grant.reason != "logout" && before.grant.number != 0 {
 			k.login = ""
@@ -332,7 +336,7 @@ func (c *checker) inBackoff(r *replica, env string, s state) string {
 // secretOf is the secret, and the configuration, of the attempt that failed.
 func (w *world) secretOf(v store.Version, env string) string {
 	if i := w.check.envs[env].issuedBy[v]; i != nil {
-		return i.r.secret + i.r.config
+		return i.with.secret + i.with.config
 	}
 	return ""
 }
@@ -405,6 +409,7 @@ func (c *checker) notTooMany(o *op) {
 // asks checks a call of the endpoint that begins now.
 func (c *checker) asks(o *op) {
 	c.stats.asks++
+	c.asksWith(o)
 	w := c.w
 	k := o.r.known[o.about]
 	alone := !k.begun
@@ -551,6 +556,9 @@ func (c *checker) expects(r *replica, env string, k *known) *expectation {
 	if left <= 0 {
 		return nil
 	}
+	if r.removed {
+		return nil
+	}
 	return &expectation{t.Version, left}
 }
 
@@ -608,7 +616,7 @@ func (c *checker) answeredWithToken(call *call, k *known) {
 	if call.kind == "refresh" || k.token == nil || k.token.Version != t.Version {
 		w.say("%s: %s %s brings %s %s", r.name, call.kind, call.env, w.number(t.Version), truth.text)
 	}
-	if truth.config != r.config {
+	if !r.had(call, func(config string) bool { return config == truth.config }) {
 		w.violated("no token of another configuration", "%s, which is %s, got %s", r.name, r.config, truth.text)
 	}
 	if left := truth.end - w.site.now() + w.clockSetBackSince(truth.at-w.site.ahead-w.setup.policy.EndpointTimeout); left <= 0 && w.now() > w.awakeAt {
@@ -628,12 +636,15 @@ func (c *checker) answeredWithToken(call *call, k *known) {
 		!w.clockMovedSince(0) {
 		w.violated("a refresh brings a newer token", "%s got %s, and had %s", r.name, w.number(t.Version), w.number(call.after.Version))
 	}
+	if r.changedSince(call.begun) {
+		call.expect = nil
+	}
 	if e := call.expect; e != nil && (call.ended > call.begun || t.Version < e.version && c.envs[call.env].stored[e.version]) && !c.forgotten(call.env, e.version) {
 		w.violated("nobody waits when a valid token exists", "%s waited %v and got %s, though %s was usable for another %v", r.name,
 			call.ended-call.begun, w.number(t.Version), w.number(e.version), e.left)
 	}
 	k.inPeace = k.inPeace || w.peace
-	if k.token == nil || k.token.Version <= t.Version || call.begun >= k.tokenAt {
+	if truth.config == r.config && !r.removed && !r.changedSince(call.begun) && (k.token == nil || k.token.Version <= t.Version || call.begun >= k.tokenAt) {
 		k.token, k.tokenAt = t, w.now()
 	}
 }
@@ -644,7 +655,7 @@ func (c *checker) answeredWithError(call *call) {
 		k.lastError = call.err.Error()
 		w.say("%s: %s %s brings an error: %v", r.name, call.kind, call.env, call.err)
 	}
-	if e := call.expect; e != nil {
+	if e := call.expect; e != nil && !r.changedSince(call.begun) {
 		w.violated("nobody waits when a valid token exists", "%s got an error, though %s was usable for another %v: %v", r.name,
 			w.number(e.version), e.left, call.err)
 	}
@@ -655,7 +666,12 @@ func (c *checker) answeredWithError(call *call) {
 	var conflict *manager.ConflictError
 	var login *manager.LoginError
 	var revocation *revokeError
+	var unknown *manager.UnknownEnvironmentError
 	switch {
+	case errors.As(call.err, &unknown):
+		if !r.lacked(call) {
+			w.violated("only a removed environment is unknown", "%s got %v", r.name, call.err)
+		}
 	case errors.As(call.err, &login):
 		if k := r.known[call.env]; k.loginDueAt < call.begun-10*time.Second && !r.troubled(call.begun-10*time.Second) {
 			w.violated("nobody must log in while a refresh token is good", "%s got %v", r.name, call.err)
@@ -687,7 +703,7 @@ func (c *checker) answeredWithError(call *call) {
 		if call.kind != "longer" || short.Asked != call.left || short.Most >= short.Asked {
 			w.violated("only what no token has is refused", "%s's %s for %v got %v", r.name, call.kind, call.left, call.err)
 		}
-	case errors.As(call.err, &conflict) && call.kind == "longer" && w.setup.oldConfigs > 0:
+	case errors.As(call.err, &conflict) && call.kind == "longer" && (w.setup.oldConfigs > 0 || w.setup.changes):
 	default:
 		w.violated("errors are known ones", "%s got %T: %v", r.name, call.err, call.err)
 	}
@@ -702,7 +718,7 @@ func (c *checker) converged(call *call, stored state) {
 		if !c.loginDue(r) {
 			w.violated("all converge", "%s gets no token for %s after %v of peace: %v", r.name, call.env, w.setup.convergence(), call.err)
 		}
-	case w.setup.oldConfigs > 0:
+	case w.setup.oldConfigs > 0, w.setup.changes:
 		// Two configurations replace each other's tokens, more and more rarely.
 		if !r.known[call.env].inPeace {
 			w.violated("all converge", "%s got no token for %s in %v of peace", r.name, call.env, w.setup.convergence())

@@ -74,6 +74,8 @@ var allMistakes = []mistake{
 	{from: 60, name: "who needs a token for longer asks as often as he likes", file: "manager/life.go", old: "left > most {", new: "left > t.Life() {"},
 	{name: "a wait doesn't end with its ctx", file: "manager/flight.go", old: "		case <-ctx.Done():\n			return f.giveUp", new: "		case <-make(chan int):\n			return f.giveUp"},
 	{from: 58, name: "who goes alone goes as often as he likes", file: "manager/alone.go", old: "const aloneEvery = 10 * time.Second", new: "const aloneEvery = time.Millisecond"},
+	{from: 19, name: "a change ends no flight", file: "manager/environments.go", old: "		f.endLocked(errReconfigured)\n	}\n	if s :=", new: "		_ = f\n	}\n	if s :="},
+	{from: 7, name: "a token of other settings is published", file: "manager/snapshot.go", old: " || s.token.Config != e.conf().fingerprint || ", new: " || "},
 
 	{rotates: true, name: "a refresh token isn't taken", file: "store/lua/issue.lua", old: "redis.call('HSET', KEYS[5], 'taken',", new: "redis.call('HSET', KEYS[5], 'took',"},
 	{rotates: true, name: "who has taken a refresh token is nobody's business", file: "manager/decide.go", old: "case v.grant.takenFor(r) > 0:", new: "case v.grant.takenFor(r) > 0 && v.sent < 0:"},
@@ -89,6 +91,10 @@ var allMistakes = []mistake{
 	{rotates: true, name: "a configured refresh token is always new", file: "manager/grant.go", old: `return v.label != "" && !g.HasLabel(v.label)`, new: `return v.label != "" && g != nil`},
 	{from: 18, rotates: true, name: "a login ignores an attempt under way", file: "store/lua/adopt.lua", old: " or version(g[2]) > v then", new: " then"},
 	{from: 65, rotates: true, name: "what was refused isn't compared with what is there", file: "store/lua/fail.lua", old: "if (g[1] or '') ~= ARGV[9] or ARGV[10] ~= '' and (g[1] or '') ~= '' then", new: "if false then"},
+	{
+		from: 11, rotates: true, name: "a change forgets a refresh token that isn't written", file: "manager/environments.go",
+		old: "		other, err := m.add(e)\n", new: "		delete(m.custody.kept, name)\n		other, err := m.add(e)\n",
+	},
 	{from: 9, rotates: true, name: "who must log in asks on", file: "manager/decide.go", old: `case login != "" && (!v.explicit`, new: `case login != "" && v.sent < 0 && (!v.explicit`},
 }
 

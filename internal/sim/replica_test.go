@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -27,10 +28,11 @@ type replica struct {
 	w      *world
 	number int
 	name   string
-	config string // which configuration it has: tokens of another are foreign to it
-	secret string
-	rng    *rand.Rand
-	asked  map[string]int // ops so far, by what they are
+	settings
+	changes []change // of the settings, in this process
+	removed bool     // its environments are, until they are added again
+	rng     *rand.Rand
+	asked   map[string]int // ops so far, by what they are
 
 	toRedis, toSite link
 	deaf            bool          // events don't arrive
@@ -67,8 +69,8 @@ type process struct {
 
 func newReplica(w *world, i int) *replica {
 	r := &replica{
-		w: w, number: i + 1, name: fmt.Sprintf("r%d", i+1), config: "new", secret: "new",
-		asked: map[string]int{}, troubleAt: -1, rng: w.draw(fmt.Sprint("replica ", i)),
+		w: w, number: i + 1, name: fmt.Sprintf("r%d", i+1),
+		asked: map[string]int{}, troubleAt: -1, settings: settings{config: "new", secret: "new"}, rng: w.draw(fmt.Sprint("replica ", i)),
 	}
 	if w.setup.oldConfigs > i {
 		r.config = "old"
@@ -108,18 +110,9 @@ func (r *replica) boot() {
 			},
 		}))
 	}
+	r.changes, r.removed = nil, false
 	for _, env := range r.w.setup.envs {
-		e := manager.Environment{
-			ClientID: "client", ClientSecret: manager.NewSecret(r.secret), SourceID: r.config, Policy: r.w.setup.policy,
-			Source: manager.SourceFunc(func(ctx context.Context) (*manager.Reply, error) { return p.ask(ctx, env, "") }),
-		}
-		if r.w.setup.rotating.uses(env) {
-			e.Grant, e.Source = manager.RefreshToken, refresher{p, env}
-			if seed := r.seed(); seed != "" {
-				e.RefreshToken = manager.NewSecret(seed)
-			}
-		}
-		c.Environments[env] = e
+		c.Environments[env] = p.environment(env)
 	}
 	m, err := manager.New(c)
 	if err != nil {
@@ -129,6 +122,28 @@ func (r *replica) boot() {
 	r.w.say("%s starts", r.name)
 	r.w.check.booted(r)
 	r.act()
+}
+
+// environment is one as the replica's settings have it now.
+func (p *process) environment(env string) manager.Environment {
+	r, now := p.r, p.r.settings
+	e := manager.Environment{
+		ClientID: "client", ClientSecret: manager.NewSecret(now.secret), SourceID: now.config, Policy: r.w.setup.policy,
+		Source: manager.SourceFunc(func(ctx context.Context) (*manager.Reply, error) { return p.ask(ctx, env, "", now) }),
+	}
+	if now.refreshAt != 0 {
+		e.RefreshAt = now.refreshAt
+	}
+	if now.config == "other" { // of the same client, to whom the refresh token was given
+		e.SourceID, e.Params = "new", url.Values{"kind": {"other"}}
+	}
+	if r.w.setup.rotating.uses(env) {
+		e.Grant, e.Source = manager.RefreshToken, refresher{p, env, now}
+		if seed := r.seed(); seed != "" {
+			e.RefreshToken = manager.NewSecret(seed)
+		}
+	}
+	return e
 }
 
 // kill ends the process in the middle of whatever it does: nothing of it reaches anybody any more.

@@ -70,6 +70,10 @@ func newRotatingSetup(seed uint64) setup {
 		}
 		slices.SortStableFunc(s.faults, func(a, b fault) int { return int(a.at - b.at) })
 	}
+	if s.changes && s.seed%8 == 3 {
+		s.faults = append(s.faults, faultKind(acceptedThenRemoved).draw(rng, &s))
+		slices.SortStableFunc(s.faults, func(a, b fault) int { return int(a.at - b.at) })
+	}
 	return s
 }
 
@@ -230,14 +234,17 @@ func (w *world) readLoginError(r *replica) {
 
 // A refresher is the endpoint of a process for an environment that uses refresh tokens.
 type refresher struct {
-	p   *process
-	env string
+	p        *process
+	env      string
+	settings settings
 }
 
-func (s refresher) Fetch(ctx context.Context) (*manager.Reply, error) { return s.p.ask(ctx, s.env, "") }
+func (s refresher) Fetch(ctx context.Context) (*manager.Reply, error) {
+	return s.p.ask(ctx, s.env, "", s.settings)
+}
 
 func (s refresher) Refresh(ctx context.Context, refreshToken manager.Secret) (*manager.Reply, error) {
-	return s.p.ask(ctx, s.env, refreshToken.Reveal())
+	return s.p.ask(ctx, s.env, refreshToken.Reveal(), s.settings)
 }
 
 // revoke tells the endpoint that a refresh token is no more.

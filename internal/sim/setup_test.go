@@ -27,6 +27,7 @@ type setup struct {
 	patience    time.Duration // of a call, at most
 	mix         mix
 	rotating    rotating
+	changes     bool // environments are changed while the fleet runs
 	faults      []fault
 	without     map[int]bool // faults to leave out
 	log         bool         // the managers' logs in the trace
@@ -105,6 +106,7 @@ func newSetup(seed uint64) setup {
 		s.faults = append(s.faults, kinds[rng.IntN(len(kinds))].draw(rng, &s))
 	}
 	slices.SortStableFunc(s.faults, func(a, b fault) int { return int(a.at - b.at) })
+	s.changing()
 	return s
 }
 
@@ -135,6 +137,9 @@ func (s *setup) convergence() time.Duration {
 	d := s.longestBackoff() + s.policy.Lease + s.policy.EndpointTimeout + 45*time.Second
 	if s.rotating.env != "" {
 		d += s.takenFor()
+	}
+	if s.changes {
+		d += 90 * time.Second // as below, where all have the same again
 	}
 	if s.oldConfigs > 0 {
 		d += 3 * time.Minute // the longest pause before a token of another configuration is replaced, and its life
@@ -560,6 +565,9 @@ func (w *world) heal() {
 	for _, r := range w.fleet {
 		r.toRedis, r.toSite, r.deaf = link{}, link{}, false
 		r.pausedUntil = min(r.pausedUntil, w.now())
+		if r.config == "other" || r.removed {
+			r.set(settings{config: "new", secret: r.secret, refreshAt: r.refreshAt})
+		}
 		r.boot()
 	}
 }

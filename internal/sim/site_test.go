@@ -68,10 +68,10 @@ func newSite(w *world) *site {
 func (s *site) now() time.Duration { return s.w.now() + s.ahead }
 
 // ask is the token source of an environment. refreshToken is empty where none is used.
-func (p *process) ask(ctx context.Context, env, refreshToken string) (*manager.Reply, error) {
+func (p *process) ask(ctx context.Context, env, refreshToken string, with settings) (*manager.Reply, error) {
 	deadline, _ := ctx.Deadline()
 	o := p.newOp("endpoint", env, "")
-	o.token = refreshToken
+	o.token, o.settings = refreshToken, with
 	switch v := p.wait(o, time.Until(deadline)+time.Hour, ctx.Done()).(type) {
 	case *manager.Reply:
 		return v, nil
@@ -155,7 +155,7 @@ func (s *site) answer(o *op) any {
 	switch {
 	case m.hangs:
 		return s.silent(o)
-	case o.r.secret == "old" && s.w.setup.oldRefused:
+	case o.settings.secret == "old" && s.w.setup.oldRefused:
 		return &endpoint.Error{Code: "invalid_client", Status: 401}
 	case m.status != 0:
 		code := m.code
@@ -173,7 +173,7 @@ func (s *site) answer(o *op) any {
 			return refused
 		}
 	}
-	t := s.give(o.about, o.r.config, o.rng)
+	t := s.give(o.about, o.settings.config, o.rng)
 	return &manager.Reply{
 		AccessToken: manager.NewSecret(t.text), TokenType: "Bearer", ExpiresIn: (t.end - s.now()).Truncate(time.Second),
 		RefreshToken: manager.NewSecret(next),

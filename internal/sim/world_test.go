@@ -97,7 +97,8 @@ type op struct {
 	executed time.Duration // when Redis did it
 	over     atomic.Bool   // the replica no longer waits
 	rng      *rand.Rand
-	token    string // the refresh token, of a request with one
+	settings settings // of a request to the endpoint: those that it is made with
+	token    string   // the refresh token, of a request with one
 	use      *use
 }
 
