@@ -46,7 +46,7 @@ type Report struct {
 // Run works until ctx is done, which is no error, or a report can't be written. An environment that isn't configured is a
 // *[manager.UnknownEnvironmentError].
 func (w *Worker) Run(ctx context.Context) error {
-	env, err := w.Manager.Env(w.Env)
+	env, err := w.Manager.Env(w.Env) //nolint:contextcheck // nothing is looked up
 	if err != nil {
 		return err
 	}
