@@ -36,7 +36,7 @@ func ThisMachine(ctx context.Context) Machine {
 		Go: strings.TrimPrefix(runtime.Version(), "go"), Redis: "unknown",
 	}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(release))
+		m.Kernel, _, _ = strings.Cut(strings.TrimSpace(string(release)), "-")
 	}
 	if out, err := exec.CommandContext(ctx, "redis-server", "--version").Output(); err == nil {
 		if v := regexp.MustCompile(`v=(\S+)`).FindSubmatch(out); v != nil {
