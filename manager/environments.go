@@ -104,8 +104,8 @@ var errRetired = errors.New("onetoken: the environment was removed")
 
 // RemoveEnvironment takes an environment out: who waits for its token, and who asks for it later, gets an
 // *[UnknownEnvironmentError]; its listeners are stopped. A request that was sent is finished, its token stored, and handed to
-// those who wait for that request. What is in Redis stays, for others. With a [Config.Resolve] its next use looks it up again. It returns an *[UnknownEnvironmentError]
-// where there is none.
+// those who wait for that request. What is in Redis stays, for others. With a [Config.Resolve] its next use looks it up again.
+// It returns an *[UnknownEnvironmentError] where there is none.
 func (m *Manager) RemoveEnvironment(name string) error {
 	m.endLookup(name)
 	if !m.envs.remove(func(e *Env) bool { return e.name == name && e.retire() }) {
