@@ -252,7 +252,7 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	defer e.m.refreshing.leaveWithin(refreshTakes)()
 	f.waits("for the lease")
 	began, sent := time.Now(), e.m.now()
-	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil {
+	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil && !f.isExplicit() {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
 	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())

@@ -107,6 +107,13 @@ type sparedError struct{ failures }
 func (e *sparedError) Error() string { return e.last.Error() }
 func (e *sparedError) Unwrap() error { return e.last }
 
+// isExplicit reports whether a refresh is asked for: what failed before it was called is no answer to that.
+func (f *flight) isExplicit() bool {
+	f.env.mu.Lock()
+	defer f.env.mu.Unlock()
+	return f.explicit
+}
+
 // read reads the environment when it is the flight's turn, and returns what had been heard by then, and when that was.
 func (f *flight) read(ctx context.Context) (r *store.Record, heard int, sent time.Duration, err error) {
 	e, m := f.env, f.env.m
@@ -116,7 +123,7 @@ func (f *flight) read(ctx context.Context) (r *store.Record, heard int, sent tim
 	}
 	defer m.reading.leave()
 	heard, sent = f.listen(), m.now()
-	if err := m.reads.spare(sent, e.reads.failing.Load(), waited); err != nil {
+	if err := m.reads.spare(sent, e.reads.failing.Load(), waited); err != nil && !f.isExplicit() {
 		return nil, heard, sent, err
 	}
 	r, err = m.store.Read(ctx, e.name)

@@ -143,8 +143,10 @@ func look(ctx context.Context, admin, rdb *redis.Client) error {
 	if err != nil {
 		return err
 	}
-	if err := rows(ctx, s); err != nil {
-		return err
+	for range 2 { // the first brings the script, which the second one runs by its hash
+		if err := rows(ctx, s); err != nil {
+			return err
+		}
 	}
 	if err := byHand(ctx, rdb, s); err != nil {
 		return err
