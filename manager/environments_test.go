@@ -192,6 +192,7 @@ func TestARemovedEnvironment(t *testing.T) {
 		var h heard
 		stop := e.OnToken(h.add)
 		_ = got(t, e.Token)
+		synctest.Wait() // for the listener
 		must(t, kit.Manager.RemoveEnvironment("a"))
 		unknown(kit.Manager.RemoveEnvironment("a"))
 		_, err := e.Token(t.Context())
