@@ -78,9 +78,9 @@ type Config struct {
 	// Resolve looks up an environment that is asked for and isn't there: a tenant's, say, in a database. It is called once for
 	// all who ask at the same time, at most 64 times at once, under a context of its own that ends after 10 s, and must be safe
 	// for concurrent use. A panic is an error, too, and so is one that hasn't returned a second after its context ended. What
-	// [Manager.SetEnvironment] or [Manager.RemoveEnvironment] does meanwhile outdates the call. [ErrNoEnvironment] in its error's chain says that there is none of the name; an error is the answer
-	// for a second. It is called again for what was let go or removed, and behind the callers when the endpoint has refused a
-	// client, whose secret may have been replaced.
+	// [Manager.SetEnvironment] or [Manager.RemoveEnvironment] does meanwhile outdates the call. [ErrNoEnvironment] in its
+	// error's chain says that there is none of the name; an error is the answer for a second. It is called again for what was
+	// let go or removed, and behind the callers when the endpoint has refused a client, whose secret may have been replaced.
 	Resolve func(ctx context.Context, name string) (Environment, error)
 	// IdleAfter is how long an environment that came from Resolve is kept, half of it longer at most, after its token was last
 	// asked for; default 10 min. One with KeepWarm or a listener is kept.
