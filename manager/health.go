@@ -43,7 +43,7 @@ func (h *health) failed(e *Env, sent time.Duration, err error) (away bool) {
 		h.since = sent
 	}
 	h.last = now
-	h.all(e).failed(sent, err)
+	h.all(e).failed(sent, now, err)
 	return now-max(h.since, e.m.awakeSince(now)) >= outageGrace
 }
 

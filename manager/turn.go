@@ -64,8 +64,12 @@ type trials struct {
 // failures are a row of them, of any environments.
 type failures struct {
 	since time.Duration // when the first call was sent
+	at    time.Duration // when the last one had failed
 	last  error         // the client's
 }
+
+// old reports whether the row says nothing any more: nobody has tried for long.
+func (f *failures) old(now time.Duration) bool { return now-f.at >= evidenceLasts }
 
 func (t *trials) succeeded() {
 	if t.row.Load() != nil {
@@ -73,14 +77,14 @@ func (t *trials) succeeded() {
 	}
 }
 
-func (t *trials) failed(sent time.Duration, err error) {
+func (t *trials) failed(sent, now time.Duration, err error) {
 	if status, ok := errors.AsType[*store.StatusError](err); ok {
 		err = status.Err
 	} else if unavailable, ok := errors.AsType[*lock.UnavailableError](err); ok {
 		err = unavailable.Err
 	}
-	row := failures{sent, err}
-	if before := t.row.Load(); before != nil {
+	row := failures{sent, now, err}
+	if before := t.row.Load(); before != nil && !before.old(now) {
 		row.since = before.since
 	}
 	t.row.Store(&row)
@@ -91,7 +95,7 @@ func (t *trials) failed(sent time.Duration, err error) {
 // one only if it had to wait for its turn, and none has succeeded for so long that Redis counts as away.
 func (t *trials) spare(now time.Duration, fails, waited bool) error {
 	row := t.row.Load()
-	if row == nil || !fails && (!waited || now-row.since < outageGrace) {
+	if row == nil || row.old(now) || !fails && (!waited || now-row.since < outageGrace) {
 		return nil
 	}
 	next := t.next.Load()
