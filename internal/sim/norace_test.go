@@ -2,4 +2,7 @@
 
 package sim
 
-const raceEnabled = false
+const (
+	raceEnabled  = false
+	defaultSeeds = 30
+)

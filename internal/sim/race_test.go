@@ -2,4 +2,7 @@
 
 package sim
 
-const raceEnabled = true
+const (
+	raceEnabled  = true
+	defaultSeeds = 16 // a run takes several times as long
+)
