@@ -259,7 +259,7 @@ func (a *attempt) publish(s *snapshot, sent time.Duration) {
 	e := a.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if judge(a.seen, a.conf.policy, a.conf.fingerprint) == foreign {
+	if a.conf.judge(a.seen) == foreign {
 		e.conflict = e.conflict.grown(e.m.now())
 	}
 	// History may have been lost between our snapshot and the version that was just issued above it.

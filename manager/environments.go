@@ -88,9 +88,7 @@ func (e *Env) reconfigure(conf, instead *resolved) bool {
 	if s := e.snap.Load(); s != nil && s.token.Config != conf.fingerprint {
 		e.snap.Store(nil)
 	} else if s != nil && !s.suspect {
-		renewed := e.newSnapshot(s.token, s.expires)
-		renewed.published, renewed.stored = s.published, s.stored
-		e.showLocked(renewed)
+		e.showLocked(e.renewed(s, s.expires))
 	}
 	e.tellLocked()
 	return true
@@ -234,8 +232,8 @@ func (m *Manager) lookUp(name string, l *lookup) {
 	m.endLookupLocked(name, l, err)
 }
 
-// ask makes an environment, which isn't one of the manager's yet, of what Config.Resolve has of the name. It calls it in a
-// goroutine of its own: one that ignores its context, or ends its goroutine, must not keep callers, or Close, for ever.
+// ask makes an environment, which isn't one of the manager's yet, of what Config.Resolve has of the name. One that ignores its
+// context, or ends its goroutine, must not keep callers, or Close, for ever.
 func (m *Manager) ask(name string) (*Env, error) {
 	ctx, cancel := context.WithTimeout(m.ctx, lookupTimeout)
 	defer cancel()
@@ -252,47 +250,17 @@ func (m *Manager) ask(name string) (*Env, error) {
 }
 
 func (m *Manager) askWithin(ctx context.Context, name string) (*Env, error) {
-	select {
-	case m.asking <- struct{}{}:
-	case <-ctx.Done():
-		return nil, &ResolveError{Environment: name, Err: context.Cause(ctx)}
+	if _, err := m.asking.take(ctx, nil); err != nil {
+		return nil, &ResolveError{Environment: name, Err: err}
 	}
-	type result struct {
-		env Environment
-		err error
-	}
-	results := make(chan result, 1)
-	go func() {
-		r := result{err: errors.New("it ended without a result")}
-		defer func() {
-			if p := recover(); p != nil {
-				r.err = fmt.Errorf("panic with a value of type %T", p) // not the value: it may hold a secret
-			}
-			<-m.asking
-			results <- r
-		}()
-		env, err := m.resolve(ctx, name)
-		r = result{env, err}
-	}()
-	var r result
-	select {
-	case r = <-results:
-	case <-ctx.Done():
-		timer := time.NewTimer(stuckAfter)
-		defer timer.Stop()
-		select {
-		case r = <-results:
-		case <-timer.C:
-			r.err = errors.New("it ignores its deadline")
-		}
-	}
+	env, err := guarded(ctx, func(ctx context.Context) (Environment, error) { return m.resolve(ctx, name) }, m.asking.leave)
 	switch {
-	case errors.Is(r.err, ErrNoEnvironment):
+	case errors.Is(err, ErrNoEnvironment):
 		return nil, m.unknown(name)
-	case r.err != nil:
-		return nil, &ResolveError{Environment: name, Err: r.err}
+	case err != nil:
+		return nil, &ResolveError{Environment: name, Err: err}
 	}
-	return m.newEnv(name, r.env) //nolint:contextcheck // the telemetry's own
+	return m.newEnv(name, env) //nolint:contextcheck // the telemetry's own
 }
 
 // endLookupLocked gives everybody the outcome, and keeps an error for a second, so that no caller turns into a call.

@@ -47,8 +47,8 @@ type Manager struct {
 
 	resolve   func(ctx context.Context, name string) (Environment, error) // nil where none is looked up
 	idleAfter time.Duration
-	asking    chan struct{} // places for calls of resolve
-	lookupMu  sync.Mutex    // guards lookups
+	asking    places     // for calls of resolve
+	lookupMu  sync.Mutex // guards lookups
 	lookups   map[string]*lookup
 	custody   custody
 
@@ -73,8 +73,7 @@ type Manager struct {
 	done   chan struct{}      // closed by Close
 	work   sync.WaitGroup     // every goroutine of the manager
 
-	mu     sync.Mutex // guards closed, and work.Add against Close's work.Wait
-	closed bool
+	mu sync.Mutex // guards the closing of done, and work.Add against Close's work.Wait
 }
 
 const (
@@ -99,7 +98,7 @@ func New(c Config) (*Manager, error) {
 
 		resolve:   c.Resolve,
 		idleAfter: cmp.Or(c.IdleAfter, defaultIdleAfter),
-		asking:    make(chan struct{}, maxLookups),
+		asking:    make(places, maxLookups),
 		lookups:   map[string]*lookup{},
 		custody:   custody{kept: map[string]*inHand{}},
 	}
@@ -164,8 +163,7 @@ func (m *Manager) addAll(environments map[string]Environment) error {
 // and its token stored. It returns when no goroutine of the manager is left, and always nil.
 func (m *Manager) Close() error {
 	m.mu.Lock()
-	if !m.closed {
-		m.closed = true
+	if !m.isClosed() {
 		close(m.done)
 		m.cancel()
 	}
@@ -191,7 +189,7 @@ func (m *Manager) isClosed() bool {
 func (m *Manager) spawn(f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
+	if m.isClosed() {
 		return false
 	}
 	m.work.Go(f)

@@ -34,6 +34,13 @@ func (e *Env) newSnapshot(t *Token, expires time.Duration) *snapshot {
 	return s
 }
 
+// renewed makes a snapshot of the same token, known as long, that lives until the instant expires, by the settings of now.
+func (e *Env) renewed(s *snapshot, expires time.Duration) *snapshot {
+	n := e.newSnapshot(s.token, expires)
+	n.published, n.stored = s.published, s.stored
+	return n
+}
+
 // refreshAge is the age at which a replica refreshes the environment's token behind its callers: the one that refreshed last is
 // the first, so that the others need only hear of it. Replicas that share a name are all the first.
 func (p Policy) refreshAge(t *Token, env, replica string) time.Duration {
@@ -223,8 +230,6 @@ func (e *Env) clearSuspicionLocked() {
 		return
 	}
 	now := e.m.now()
-	cleared := e.newSnapshot(s.token, min(s.expires, s.slept, now+s.wallExpires.Sub(e.m.wall().Round(0))))
-	cleared.published, cleared.stored = s.published, s.stored
-	e.showLocked(cleared)
+	e.showLocked(e.renewed(s, min(s.expires, s.slept, now+s.wallExpires.Sub(e.m.wall().Round(0)))))
 	e.tellLocked()
 }

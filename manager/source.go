@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"time"
 
 	"github.com/onetoken/onetoken/internal/printable"
 	"github.com/onetoken/onetoken/manager/endpoint"
@@ -29,53 +27,30 @@ type SourceFunc func(ctx context.Context) (*Reply, error)
 // Fetch implements [Source].
 func (f SourceFunc) Fetch(ctx context.Context) (*Reply, error) { return f(ctx) }
 
-// stuckAfter is how long a source that ignores its context is waited for beyond it.
-const stuckAfter = time.Second
-
-// fetch calls the source and makes an *endpoint.Error of whatever goes wrong. It runs it in a goroutine of its own: one
-// that ignores its context, or ends its goroutine, must not keep the lease from the fleet.
+// fetch calls the source and makes an *endpoint.Error of whatever goes wrong. One that ignores its context, or ends its
+// goroutine, must not keep the lease from the fleet.
 func fetch(ctx context.Context, s Source) (*Reply, *endpoint.Error) {
-	type result struct {
-		reply  *Reply
-		failed *endpoint.Error
-	}
-	results := make(chan result, 1)
-	go func() {
-		r := result{failed: &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source ended without a result"}}
-		defer func() {
-			if p := recover(); p != nil {
-				// Not the panic's value: it may hold a secret.
-				r = result{failed: &endpoint.Error{
-					Code: endpoint.CodeBadReply, Message: "the token source panicked",
-					Err: fmt.Errorf("panic with a value of type %T", p),
-				}}
-			}
-			results <- r
-		}()
+	reply, err := guarded(ctx, func(ctx context.Context) (*Reply, error) {
 		reply, err := s.Fetch(ctx)
-		r = result{}
 		if err == nil {
 			err = checkReply(reply)
 		}
 		if err != nil {
-			r.failed = classify(ctx, err)
-			return
+			return nil, classify(ctx, err)
 		}
-		r.reply = reply
-	}()
-	select {
-	case r := <-results:
-		return r.reply, r.failed
-	case <-ctx.Done():
+		return reply, nil
+	}, func() {})
+	switch err := err.(type) { //nolint:errorlint // it is one of these, and no other's
+	case *endpoint.Error:
+		return nil, err
+	case *strayError:
+		failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token source " + err.how, Err: err.err}
+		if err.how == strayIgnores {
+			failed.Code = endpoint.CodeTimeout
+		}
+		return nil, failed
 	}
-	timer := time.NewTimer(stuckAfter)
-	defer timer.Stop()
-	select {
-	case r := <-results:
-		return r.reply, r.failed
-	case <-timer.C:
-		return nil, &endpoint.Error{Code: endpoint.CodeTimeout, Message: "the token source ignores its deadline"}
-	}
+	return reply, nil
 }
 
 // classify makes an *endpoint.Error, fit to be shared, of a source's error.
