@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -45,15 +46,21 @@ func (e *UnknownEnvironmentError) Error() string {
 	return fmt.Sprintf("onetoken: unknown environment %.128q; configured: %s%s", e.Environment, strings.Join(known, ", "), more)
 }
 
-// A ResolveError says that an environment could not be looked up by [Config.Resolve]. It wraps that function's error, which it
-// repeats.
+// A ResolveError says that an environment could not be looked up by [Config.Resolve]. It wraps that function's error, whose text
+// it doesn't repeat: that may hold a secret, such as a database's address with its password.
 type ResolveError struct {
 	Environment string
 	Err         error
 }
 
 func (e *ResolveError) Error() string {
-	return fmt.Sprintf("onetoken: %s: its configuration could not be looked up: %v", e.Environment, e.Err)
+	why := "Config.Resolve returned an error"
+	if stray, ok := errors.AsType[*strayError](e.Err); ok {
+		why = stray.Error()
+	} else if errors.Is(e.Err, context.DeadlineExceeded) {
+		why = "no answer in time"
+	}
+	return fmt.Sprintf("onetoken: %s: its configuration could not be looked up: %s", e.Environment, why)
 }
 
 func (e *ResolveError) Unwrap() error { return e.Err }
