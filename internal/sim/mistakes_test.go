@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"os"
@@ -23,7 +24,8 @@ type mistake struct {
 	name     string
 	file     string // from the module's root
 	old, new string // a text that stands there once, and what is put in its place
-	andAt    string // a second change in the same file: old text
+	andIn    string // the file of a second change, where it is another
+	andAt    string // its old text
 	andNew   string
 	rotates  bool // it is looked for where refresh tokens rotate
 }
@@ -53,7 +55,10 @@ var allMistakes = []mistake{
 	{name: "a lease isn't renewed", file: "lock/lock.go", old: "timer := time.NewTimer(l.length / 3)", new: "timer := time.NewTimer(100 * l.length)"},
 	{name: "a failure binds though it is local", file: "manager/decide.go", old: "return len(reporters(f)) >= unreachableQuorum", new: "return true"},
 	{name: "a backoff binds nobody", file: "manager/decide.go", old: "case !v.failureIsOld && binds(", new: "case v.sent < 0 && binds("},
-	{name: "a token of another configuration is served", file: "manager/policy.go", old: `case fingerprint != "" && t.Config != fingerprint:`, new: `case fingerprint == "none":`},
+	{
+		name: "a token of another configuration is served", file: "manager/policy.go", old: `case fingerprint != "" && t.Config != fingerprint:`, new: `case fingerprint == "none":`,
+		andIn: "manager/snapshot.go", andAt: " || s.token.Config != e.conf().fingerprint || ", andNew: " || ",
+	},
 	{
 		from: 10, name: "an older token replaces a usable one", file: "manager/snapshot.go",
 		old: "case old.token.Version > s.token.Version && (old.suspect || e.m.now() < old.usableUntil) && !lost(old):", new: "case lost(old) && old == s:",
@@ -134,22 +139,26 @@ func TestEachMistakeHasItsPlace(t *testing.T) {
 	}
 }
 
-// code is the file's with the mistake.
-func (m mistake) code(t *testing.T, root string) string {
+// code is the text of each file with the mistake.
+func (m mistake) code(t *testing.T, root string) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, m.file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	code := string(text)
-	for _, change := range [][2]string{{m.old, m.new}, {m.andAt, m.andNew}} {
-		if change[0] == "" {
+	code := map[string]string{}
+	for _, change := range [][3]string{{m.file, m.old, m.new}, {cmp.Or(m.andIn, m.file), m.andAt, m.andNew}} {
+		file, was, is := change[0], change[1], change[2]
+		if was == "" {
 			continue
 		}
-		if n := strings.Count(code, change[0]); n != 1 {
-			t.Fatalf("%s has %q %d times, want it once: the mistake must be made anew", m.file, change[0], n)
+		if _, ok := code[file]; !ok {
+			text, err := os.ReadFile(filepath.Join(root, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			code[file] = string(text)
 		}
-		code = strings.Replace(code, change[0], change[1], 1)
+		if n := strings.Count(code[file], was); n != 1 {
+			t.Fatalf("%s has %q %d times, want it once: the mistake must be made anew", file, was, n)
+		}
+		code[file] = strings.Replace(code[file], was, is, 1)
 	}
 	return code
 }
@@ -157,13 +166,15 @@ func (m mistake) code(t *testing.T, root string) string {
 // try builds the simulation with the mistake, and runs seeds until one breaks a rule. It returns which.
 func (m mistake) try(t *testing.T, root string) (what string, found bool) {
 	dir := t.TempDir()
-	path := filepath.Join(root, m.file)
-	code := m.code(t, root)
-	wrong := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(wrong, []byte(code), 0o600); err != nil {
-		t.Fatal(err)
+	replace := map[string]string{}
+	for file, code := range m.code(t, root) {
+		wrong := filepath.Join(dir, filepath.Base(file))
+		if err := os.WriteFile(wrong, []byte(code), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(root, file)] = wrong
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: wrong}})
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		t.Fatal(err)
 	}
