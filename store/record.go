@@ -137,7 +137,7 @@ func (s *Store) decode(env string, reply []any) *Record {
 	mark := list(reply, 3)
 	r := &Record{
 		Now:  now,
-		Mark: Mark{Version(number(mark, 0)), Version(number(mark, 1)), Version(number(mark, 2))},
+		Mark: Mark{plausible(text(mark, 0), now), plausible(text(mark, 1), now), plausible(text(mark, 2), now)},
 		Lock: decodeLock(text(reply, 6), number(reply, 7)),
 	}
 	token := fields{raw: list(reply, 1), names: tokenFields, now: now}
@@ -199,7 +199,7 @@ const timeForm = "2006-01-02T15:04:05.000Z"
 func (f fields) time(name string) (time.Time, error) {
 	raw := f.text(name)
 	t, err := time.Parse(timeForm, raw)
-	if err != nil || t.Format(timeForm) != raw { // Parse takes a comma for the point, too
+	if err != nil || string(t.AppendFormat(make([]byte, 0, len(timeForm)), timeForm)) != raw { // Parse takes a comma for the point, too
 		return time.Time{}, fmt.Errorf("%s is no RFC 3339 time in UTC with milliseconds", name)
 	}
 	return t, nil

@@ -21,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -94,14 +93,22 @@ func New(rdb redis.UniversalClient, opts Options) (*Store, error) {
 	return s, nil
 }
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
-
 // CheckName returns an error that wraps [ErrName] unless name can be a namespace or an environment.
 func CheckName(name string) error {
-	if !namePattern.MatchString(name) {
+	if !isName(name) {
 		return fmt.Errorf("%.150q: %w", name, ErrName)
 	}
 	return nil
+}
+
+// isName is a pattern's ^[A-Za-z0-9._-]{1,128}$: every command looks at a name.
+func isName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 128
 }
 
 // Namespace returns the namespace of the store's keys.
@@ -112,8 +119,14 @@ type Keys struct{ Token, Grant, Mark, Failure, Lock string }
 
 // Keys returns the names of the keys of env.
 func (s *Store) Keys(env string) Keys {
+	const token, grant, mark, failure, lock = "token", "grant", "mark", "failure", "lock"
 	p := s.namespace + ":{" + env + "}:"
-	return Keys{Token: p + "token", Grant: p + "grant", Mark: p + "mark", Failure: p + "failure", Lock: p + "lock"}
+	all := p + token + p + grant + p + mark + p + failure + p + lock // one allocation for all
+	next := func(name string) (key string) {
+		key, all = all[:len(p)+len(name)], all[len(p)+len(name):]
+		return key
+	}
+	return Keys{Token: next(token), Grant: next(grant), Mark: next(mark), Failure: next(failure), Lock: next(lock)}
 }
 
 // Channel returns the name of the channel of the namespace's events.
@@ -128,14 +141,21 @@ func (v Version) String() string { return strconv.FormatInt(int64(v), 10) }
 
 // ParseVersion reads 1 to 16 decimal digits.
 func ParseVersion(s string) (Version, error) {
-	if !versionPattern.MatchString(s) {
+	if !isVersion(s) {
 		return 0, fmt.Errorf("store: %.40q is no version: 1 to 16 digits", s)
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	return Version(n), err
 }
 
-var versionPattern = regexp.MustCompile(`^[0-9]{1,16}$`)
+func isVersion(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 16
+}
 
 // maxAhead is how far a version, a clock reading of Redis in microseconds, may be ahead of Redis's clock.
 const maxAhead = 24 * time.Hour

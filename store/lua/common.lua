@@ -26,10 +26,19 @@ local function raw_field(key, field)
   return redis.call('HGET', key, field) or ''
 end
 
+-- Fields of a hash; nil and its type where the key is something else. That is asked for only after a refusal, which, if it
+-- has another reason, is the script's.
+local function values_of(key, ...)
+  local values = redis.pcall('HMGET', key, ...)
+  if not values.err then return values end
+  local t = type_of(key)
+  if t == 'hash' then return redis.call('HMGET', key, ...) end
+  return nil, t
+end
+
 -- The marks: the last version issued, the highest stored, the highest dropped.
 local function read_mark(key)
-  if type_of(key) ~= 'hash' then return { issued = 0, stored = 0, dropped = 0 } end
-  local m = redis.call('HMGET', key, 'issued', 'stored', 'dropped')
+  local m = values_of(key, 'issued', 'stored', 'dropped') or {}
   return { issued = version(m[1]), stored = version(m[2]), dropped = version(m[3]) }
 end
 

@@ -2,27 +2,30 @@
 -- KEYS: 1 token, 2 mark, 3 failure, 4 lock, 5 grant
 -- token_fields, failure_fields and grant_fields stand before it: never the grant's refresh token, which only the one who
 -- is about to use it gets
--- Reply: 1 Redis's clock (µs), 2 the token, 3 its PTTL, 4 {issued, stored, dropped}, 5 the failure, 6 its PTTL,
+-- Reply: 1 Redis's clock (µs), 2 the token, 3 its PTTL, 4 {issued, stored, dropped} as they are, 5 the failure, 6 its PTTL,
 --        7 the lock's value ('' where it is no string), 8 its PTTL (-2: there is none), 9 the grant, 10 its PTTL
 --        A hash is {'hash', value …} (nil where a field is missing), a missing key {}, any other type {type}.
--- Most keys aren't there most of the time: a PTTL that says so is the one command about them.
+-- Most keys aren't there most of the time: a PTTL that says so is the one command about them. What is there has the type that
+-- it should: that isn't asked for beforehand.
 local function fields(key, ttl, names)
   if ttl == -2 then return {} end
-  local t = type_of(key)
-  if t ~= 'hash' then return { t } end
-  local values = redis.call('HMGET', key, unpack(names))
+  local values, t = values_of(key, unpack(names))
+  if not values then return { t } end
   table.insert(values, 1, 'hash')
   return values
 end
 
-local mark = read_mark(KEYS[2])
+local mark = values_of(KEYS[2], 'issued', 'stored', 'dropped') or {}
 local token_ttl, failure_ttl = redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3])
 local lock_ttl, grant_ttl = redis.call('PTTL', KEYS[4]), redis.call('PTTL', KEYS[5])
 local holder = ''
-if lock_ttl ~= -2 and type_of(KEYS[4]) == 'string' then holder = redis.call('GET', KEYS[4]) end
+if lock_ttl ~= -2 then
+  holder = redis.pcall('GET', KEYS[4])
+  if type(holder) == 'table' then holder = type_of(KEYS[4]) == 'string' and redis.call('GET', KEYS[4]) or '' end
+end
 return {
   digits(now), fields(KEYS[1], token_ttl, token_fields), token_ttl,
-  { digits(mark.issued), digits(mark.stored), digits(mark.dropped) },
+  { mark[1], mark[2], mark[3] },
   fields(KEYS[3], failure_ttl, failure_fields), failure_ttl,
   holder, lock_ttl,
   fields(KEYS[5], grant_ttl, grant_fields), grant_ttl,
