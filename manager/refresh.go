@@ -120,11 +120,11 @@ func (f *flight) waits(what string) {
 // view gathers what decide looks at.
 func (f *flight) view(r *store.Record, sent time.Duration) view {
 	e := f.env
-	credential, seed := f.conf.credential(), f.conf.seed() // they look at files
+	credential, seed := f.credentialIfRefused(r), f.conf.seed() // they look at files
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.m.now()
-	if e.local.err != nil && endpoint.IsRefusal(e.local.err.Code) && e.local.credential != credential {
+	if credential != "" && e.local.err != nil && endpoint.IsRefusal(e.local.err.Code) && e.local.credential != credential {
 		e.local = local{} // the secret was replaced, in its file: it is tried at once
 	}
 	f.lessened = false
@@ -150,6 +150,18 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 		replaceAfter: e.conflict.wait(now),
 		grant:        e.grantViewLocked(f.conf, seed),
 	}
+}
+
+// credentialIfRefused returns the credential's digest where it matters: where one was refused, as r or this replica has it.
+func (f *flight) credentialIfRefused(r *store.Record) string {
+	e := f.env
+	e.mu.Lock()
+	refused := e.local.err != nil && endpoint.IsRefusal(e.local.err.Code)
+	e.mu.Unlock()
+	if !refused && (r.Failure == nil || !endpoint.IsRefusal(r.Failure.Code)) {
+		return ""
+	}
+	return f.conf.credential()
 }
 
 // wait returns after d at the latest, and reports whether it was woken before.

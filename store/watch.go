@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -86,7 +87,7 @@ func (s *Store) Watch(ctx context.Context, w Watcher) error {
 func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	pubsub := s.rdb.Subscribe(ctx) // to nothing yet: no I/O
-	heard := make(chan struct{}, 1)
+	heard := &heard{began: time.Now()}
 	guarded := make(chan struct{})
 	go func() {
 		defer close(guarded)
@@ -103,10 +104,7 @@ func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
 		if err != nil {
 			return confirmed
 		}
-		select {
-		case heard <- struct{}{}:
-		default:
-		}
+		heard.note()
 		switch m := message.(type) {
 		case *redis.Subscription:
 			confirmed = true
@@ -119,25 +117,40 @@ func (s *Store) watchOnce(ctx context.Context, w Watcher) (confirmed bool) {
 	}
 }
 
+// heard is when something arrived last. It wakes nobody: of a fleet's replicas all hear at once.
+type heard struct {
+	began time.Time
+	at    atomic.Int64 // nanoseconds from began, and 1: 0 is never
+}
+
+func (h *heard) note() { h.at.Store(int64(time.Since(h.began)) + 1) }
+
 // guard closes the connection when ctx is done or it can't prove itself: a Receive knows no cancellation, closing is
 // what ends it. heard tells of everything that arrives.
-func guard(ctx context.Context, pubsub *redis.PubSub, heard <-chan struct{}) {
+func guard(ctx context.Context, pubsub *redis.PubSub, heard *heard) {
 	defer pubsub.Close()
-	awaiting := true // an answer: first the confirmation, later that to a PING
+	// The last question: first the subscription, later a PING. Whatever arrives after it is an answer.
+	asked, awaiting := time.Duration(0), true
 	timer := time.NewTimer(watchSilence)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-heard:
-			awaiting = false
-			timer.Reset(watchPing)
 		case <-timer.C:
-			if awaiting || pubsub.Ping(ctx) != nil {
+		}
+		now, last := time.Since(heard.began), time.Duration(heard.at.Load())
+		switch quiet := now - last; {
+		case awaiting && last <= asked:
+			return
+		case quiet < watchPing:
+			awaiting = false
+			timer.Reset(watchPing - quiet)
+		default:
+			asked, awaiting = now, true
+			if pubsub.Ping(ctx) != nil {
 				return
 			}
-			awaiting = true
 			timer.Reset(watchSilence)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -94,10 +95,22 @@ func (e *Env) StartWait(ctx context.Context) (context.Context, Wait) {
 	return ctx, Wait{e, span, time.Now()}
 }
 
+func (e *Env) waited(outcome string) metric.MeasurementOption {
+	with, ok := e.waits.Load(outcome)
+	if !ok {
+		with, _ = e.waits.LoadOrStore(outcome, e.with(Outcome.String(outcome)))
+	}
+	return with.(metric.MeasurementOption) //nolint:forcetypeassert // nothing else is stored
+}
+
 // End records how long the wait took. kind is the error's, "" where there is none, and refresh what this process did for
 // it, if anything.
 func (w Wait) End(ctx context.Context, outcome, kind string, refresh trace.SpanContext) {
-	w.env.signals.wait.Record(ctx, time.Since(w.began).Seconds(), w.env.with(Outcome.String(outcome)))
+	w.env.signals.wait.Record(ctx, time.Since(w.began).Seconds(), w.env.waited(outcome))
+	if !w.span.IsRecording() {
+		w.span.End()
+		return
+	}
 	w.span.SetAttributes(Outcome.String(outcome))
 	if kind != "" {
 		w.span.SetAttributes(errorType.String(kind))

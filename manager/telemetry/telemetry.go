@@ -9,6 +9,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -135,6 +136,7 @@ type Env struct {
 	signals *Signals
 	name    attribute.KeyValue
 	own     metric.MeasurementOption // the name alone
+	waits   sync.Map                 // by a wait's outcome, its metric.MeasurementOption: a herd's waits all end at once
 }
 
 // Env returns what records the signals of the environment. Counters that are looked at for a first increase begin at 0:
