@@ -93,7 +93,7 @@ func outcomeOf(err error) string {
 
 // The outcomes of a wait.
 const (
-	waitedToken  = "token"
+	waitedToken  = telemetry.GotToken
 	waitedFailed = "failed"
 	waitedGaveUp = telemetry.GaveUp
 )

@@ -6,7 +6,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -82,6 +81,9 @@ func (r Request) End(ctx context.Context, took time.Duration, kind string, statu
 	r.span.End()
 }
 
+// GotToken is the outcome of a wait that ends with a token.
+const GotToken = "token"
+
 // A Wait is a caller who waits.
 type Wait struct {
 	env   *Env
@@ -95,18 +97,14 @@ func (e *Env) StartWait(ctx context.Context) (context.Context, Wait) {
 	return ctx, Wait{e, span, time.Now()}
 }
 
-func (e *Env) waited(outcome string) metric.MeasurementOption {
-	with, ok := e.waits.Load(outcome)
-	if !ok {
-		with, _ = e.waits.LoadOrStore(outcome, e.with(Outcome.String(outcome)))
-	}
-	return with.(metric.MeasurementOption) //nolint:forcetypeassert // nothing else is stored
-}
-
 // End records how long the wait took. kind is the error's, "" where there is none, and refresh what this process did for
 // it, if anything.
 func (w Wait) End(ctx context.Context, outcome, kind string, refresh trace.SpanContext) {
-	w.env.signals.wait.Record(ctx, time.Since(w.began).Seconds(), w.env.waited(outcome))
+	with := w.env.got
+	if outcome != GotToken {
+		with = w.env.with(Outcome.String(outcome))
+	}
+	w.env.signals.wait.Record(ctx, time.Since(w.began).Seconds(), with)
 	if !w.span.IsRecording() {
 		w.span.End()
 		return

@@ -9,7 +9,6 @@ package telemetry
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -136,14 +135,14 @@ type Env struct {
 	signals *Signals
 	name    attribute.KeyValue
 	own     metric.MeasurementOption // the name alone
-	waits   sync.Map                 // by a wait's outcome, its metric.MeasurementOption: a herd's waits all end at once
+	got     metric.MeasurementOption // of waits that end with a token: a herd's all end at once
 }
 
 // Env returns what records the signals of the environment. Counters that are looked at for a first increase begin at 0:
 // one that begins at 1 has had none.
 func (s *Signals) Env(name string) *Env {
 	e := &Env{signals: s, name: Environment.String(name)}
-	e.own = e.with()
+	e.own, e.got = e.with(), e.with(Outcome.String(GotToken))
 	s.leasesLost.Add(context.Background(), 0, e.own)
 	return e
 }
