@@ -141,20 +141,11 @@ func (v Version) String() string { return strconv.FormatInt(int64(v), 10) }
 
 // ParseVersion reads 1 to 16 decimal digits.
 func ParseVersion(s string) (Version, error) {
-	if !isVersion(s) {
+	if s == "" || len(s) > 16 || strings.Trim(s, "0123456789") != "" {
 		return 0, fmt.Errorf("store: %.40q is no version: 1 to 16 digits", s)
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	return Version(n), err
-}
-
-func isVersion(s string) bool {
-	for _, c := range []byte(s) {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 16
 }
 
 // maxAhead is how far a version, a clock reading of Redis in microseconds, may be ahead of Redis's clock.

@@ -129,8 +129,7 @@ func (h *heard) note() { h.at.Store(int64(time.Since(h.began)) + 1) }
 // what ends it. heard tells of everything that arrives.
 func guard(ctx context.Context, pubsub *redis.PubSub, heard *heard) {
 	defer pubsub.Close()
-	// The last question: first the subscription, later a PING. Whatever arrives after it is an answer.
-	asked, awaiting := time.Duration(0), true
+	var asked time.Duration // when the last question was: first the subscription, later a PING. What arrives after it is an answer.
 	timer := time.NewTimer(watchSilence)
 	defer timer.Stop()
 	for {
@@ -141,13 +140,12 @@ func guard(ctx context.Context, pubsub *redis.PubSub, heard *heard) {
 		}
 		now, last := time.Since(heard.began), time.Duration(heard.at.Load())
 		switch quiet := now - last; {
-		case awaiting && last <= asked:
+		case last <= asked:
 			return
 		case quiet < watchPing:
-			awaiting = false
 			timer.Reset(watchPing - quiet)
 		default:
-			asked, awaiting = now, true
+			asked = now
 			if pubsub.Ping(ctx) != nil {
 				return
 			}

@@ -105,8 +105,8 @@ func (w Wait) End(ctx context.Context, outcome, kind string, refresh trace.SpanC
 		with = w.env.with(Outcome.String(outcome))
 	}
 	w.env.signals.wait.Record(ctx, time.Since(w.began).Seconds(), with)
+	defer w.span.End()
 	if !w.span.IsRecording() {
-		w.span.End()
 		return
 	}
 	w.span.SetAttributes(Outcome.String(outcome))
@@ -117,5 +117,4 @@ func (w Wait) End(ctx context.Context, outcome, kind string, refresh trace.SpanC
 	if refresh.IsValid() {
 		w.span.AddLink(trace.Link{SpanContext: refresh})
 	}
-	w.span.End()
 }

@@ -26,19 +26,19 @@ local function raw_field(key, field)
   return redis.call('HGET', key, field) or ''
 end
 
--- Fields of a hash; nil and its type where the key is something else. That is asked for only after a refusal, which, if it
--- has another reason, is the script's.
-local function values_of(key, ...)
-  local values = redis.pcall('HMGET', key, ...)
-  if not values.err then return values end
+-- What a command about a key of the type brings; nil and its type where the key is something else. That is asked for only
+-- after a refusal, which, if it has another reason, is the script's.
+local function of_type(want, command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
   local t = type_of(key)
-  if t == 'hash' then return redis.call('HMGET', key, ...) end
+  if t == want then return redis.call(command, key, ...) end
   return nil, t
 end
 
 -- The marks: the last version issued, the highest stored, the highest dropped.
 local function read_mark(key)
-  local m = values_of(key, 'issued', 'stored', 'dropped') or {}
+  local m = of_type('hash', 'HMGET', key, 'issued', 'stored', 'dropped') or {}
   return { issued = version(m[1]), stored = version(m[2]), dropped = version(m[3]) }
 end
 

@@ -9,20 +9,17 @@
 -- it should: that isn't asked for beforehand.
 local function fields(key, ttl, names)
   if ttl == -2 then return {} end
-  local values, t = values_of(key, unpack(names))
+  local values, t = of_type('hash', 'HMGET', key, unpack(names))
   if not values then return { t } end
   table.insert(values, 1, 'hash')
   return values
 end
 
-local mark = values_of(KEYS[2], 'issued', 'stored', 'dropped') or {}
+local mark = of_type('hash', 'HMGET', KEYS[2], 'issued', 'stored', 'dropped') or {}
 local token_ttl, failure_ttl = redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3])
 local lock_ttl, grant_ttl = redis.call('PTTL', KEYS[4]), redis.call('PTTL', KEYS[5])
 local holder = ''
-if lock_ttl ~= -2 then
-  holder = redis.pcall('GET', KEYS[4])
-  if type(holder) == 'table' then holder = type_of(KEYS[4]) == 'string' and redis.call('GET', KEYS[4]) or '' end
-end
+if lock_ttl ~= -2 then holder = of_type('string', 'GET', KEYS[4]) or '' end
 return {
   digits(now), fields(KEYS[1], token_ttl, token_fields), token_ttl,
   { mark[1], mark[2], mark[3] },
