@@ -101,9 +101,12 @@ func (r *reloader) reload() {
 		r.log.Warn("the configuration has settings that count after a restart only", "outcome", "restart_needed",
 			"settings", strings.Join(settings, ", "))
 	}
-	r.setAll(file.Environments)
+	changes := r.setAll(file.Environments)
 	r.view.Reconfigured()
 	r.agent.Use(setup)
+	for _, c := range changes { // who reads of one may ask for it
+		r.log.Info("an environment was "+c.what, "outcome", "env_"+c.what, "env", c.env)
+	}
 	r.log.Info("the configuration was read again", "outcome", "config_reloaded", "environments", len(r.running.Environments))
 }
 
@@ -120,8 +123,11 @@ func (r *reloader) read() (*config.File, *agent.Setup, error) {
 	return file, setup, err
 }
 
+// A change is what became of an environment: "added", "changed" or "removed".
+type change struct{ what, env string }
+
 // setAll has the manager use the environments, and no others. Those whose settings are as before are left alone.
-func (r *reloader) setAll(environments map[string]manager.Environment) {
+func (r *reloader) setAll(environments map[string]manager.Environment) (changes []change) {
 	now := r.running.Environments
 	for _, name := range slices.Sorted(maps.Keys(environments)) {
 		was, there := now[name]
@@ -135,11 +141,11 @@ func (r *reloader) setAll(environments map[string]manager.Environment) {
 			continue
 		}
 		now[name] = environments[name]
+		what := "added"
 		if there {
-			r.log.Info("an environment was changed", "outcome", "env_changed", "env", name)
-		} else {
-			r.log.Info("an environment was added", "outcome", "env_added", "env", name)
+			what = "changed"
 		}
+		changes = append(changes, change{what, name})
 	}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		if _, stays := environments[name]; stays {
@@ -147,8 +153,9 @@ func (r *reloader) setAll(environments map[string]manager.Environment) {
 		}
 		_ = r.manager.RemoveEnvironment(name) // its one error: there is none
 		delete(now, name)
-		r.log.Info("an environment was removed", "outcome", "env_removed", "env", name)
+		changes = append(changes, change{"removed", name})
 	}
+	return changes
 }
 
 // hangups are SIGHUPs, which from here on don't end the process.
