@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -513,6 +514,43 @@ func TestManyInUseAreReadAgainInFewRoundTrips(t *testing.T) {
 		}
 		if most > before+100 {
 			t.Errorf("%d goroutines, %d at rest", most, before)
+		}
+	})
+}
+
+// A transport that has sent a token of the environment goes by what there is now, whatever it was made for.
+func TestATransportGoesByTheEnvironmentOfNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c clerk
+		kit, _ := c.kit(t)
+		var sent []string
+		client := &http.Client{Transport: kit.Manager.Transport("a", roundTripper(func(r *http.Request) (*http.Response, error) {
+			sent = append(sent, r.URL.Host+" "+r.Header.Get("Authorization"))
+			return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody, Request: r}, nil
+		}))}
+		ask := func() error {
+			for _, host := range []string{"old.example", "new.example"} {
+				resp, err := client.Get("https://" + host + "/")
+				if err != nil {
+					return err
+				}
+				_ = resp.Body.Close()
+			}
+			return nil
+		}
+		for _, origin := range []string{"https://old.example", "https://new.example"} {
+			e := c.kind("one") // the same fingerprint
+			e.Origins = []string{origin}
+			must(t, kit.Manager.SetEnvironment("a", e))
+			must(t, ask())
+			must(t, kit.Manager.RemoveEnvironment("a"))
+			var unknown *manager.UnknownEnvironmentError
+			if err := ask(); !errors.As(err, &unknown) {
+				t.Errorf("without the environment: %v", err)
+			}
+		}
+		if want := []string{"old.example Bearer one-1", "new.example ", "old.example ", "new.example Bearer one-1"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -102,9 +103,13 @@ func withToken(req *http.Request, tok *Token) *http.Request {
 		authorization [1]string // of its own: who writes into it, against the rule, spoils no other request
 	}
 	c.Request, c.authorization[0] = *req, tok.AuthHeader()
-	c.Header = make(http.Header, len(req.Header)+1)
-	for name, values := range req.Header {
-		c.Header[name] = slices.Clip(values) // what is appended goes elsewhere
+	if c.Header = maps.Clone(req.Header); c.Header == nil {
+		c.Header = make(http.Header)
+	}
+	for name, values := range c.Header {
+		if cap(values) > len(values) {
+			c.Header[name] = slices.Clip(values) // what is appended goes elsewhere
+		}
 	}
 	c.Header["Authorization"] = c.authorization[:]
 	return &c.Request
@@ -158,18 +163,23 @@ func (e *Env) AllowsOrigin(u *url.URL) bool {
 }
 
 func (r *resolved) allowsOrigin(u *url.URL) bool {
-	return r.origins == nil || slices.Contains(r.origins, originOf(u))
+	return r.origins == nil || slices.Contains(r.origins, origin{u.Scheme, u.Host}) || slices.Contains(r.origins, originOf(u))
 }
 
-// An origin is scheme, host and port of a URL (RFC 6454 §4), in lower case, and without a default port.
-type origin struct{ scheme, host, port string }
+// An origin is scheme, host and port of a URL (RFC 6454 §4), in lower case, and without a default port. A URL that is spelt like
+// that has the origin of its scheme and its host as they are.
+type origin struct{ scheme, host string }
 
 // originOf allocates nothing where u is in lower case.
 func originOf(u *url.URL) origin {
-	o := origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}
-	if o.scheme == "https" && o.port == "443" || o.scheme == "http" && o.port == "80" {
-		o.port = ""
+	o := origin{strings.ToLower(u.Scheme), strings.ToLower(u.Host)}
+	switch o.scheme {
+	case "https":
+		o.host = strings.TrimSuffix(o.host, ":443")
+	case "http":
+		o.host = strings.TrimSuffix(o.host, ":80")
 	}
+	o.host = strings.TrimSuffix(o.host, ":")
 	return o
 }
 

@@ -9,16 +9,7 @@ import (
 )
 
 // String is the origin as RFC 6454 §6.2 writes it.
-func (o origin) String() string {
-	host := o.host
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if o.port != "" {
-		host += ":" + o.port
-	}
-	return o.scheme + "://" + host
-}
+func (o origin) String() string { return o.scheme + "://" + o.host }
 
 func TestOrigin(t *testing.T) {
 	for _, c := range []struct{ in, want string }{

@@ -391,3 +391,46 @@ func TestTheTokenSourceOfOAuth2(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Many requests share one header of any size, and one slice of values that has room.
+func TestRoundTripsThatShareAHeader(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, redistest.Mini(t), 1)
+	f.mustToken(f.managers[0])
+	tr := f.managers[0].Transport(env, roundTripper(func(r *http.Request) (*http.Response, error) {
+		r.Header.Add("X-A", "more")
+		r.Header.Set("X-B", "mine")
+		r.Header.Del("X-C")
+		return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody, Request: r}, nil
+	}))
+	for _, n := range []int{0, 1, 7, 8, 9, 20} {
+		var h http.Header
+		if n > 0 {
+			h = http.Header{"X-A": append(make([]string, 0, 8), "a"), "X-B": {"b"}, "X-C": {"c"}}
+			for i := len(h); i < n; i++ {
+				h["X-"+string(rune('D'+i))] = []string{"v"}
+			}
+		}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+"/x", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header = h
+				resp, err := tr.RoundTrip(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = resp.Body.Close()
+			})
+		}
+		wg.Wait()
+		if n > 0 && (len(h["X-A"]) != 1 || h["X-B"][0] != "b" || h["X-C"] == nil || h["Authorization"] != nil) {
+			t.Errorf("the caller's header is %v", h)
+		}
+	}
+}

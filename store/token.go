@@ -39,7 +39,7 @@ func NewToken(t Token) *Token {
 
 // headerType returns the scheme for an Authorization header: RFC 6750 §2.1 has "Bearer", endpoints have "bearer" too.
 func headerType(tokenType string) string {
-	if tokenType == "" || strings.EqualFold(tokenType, "bearer") {
+	if tokenType == "Bearer" || tokenType == "" || strings.EqualFold(tokenType, "bearer") {
 		return "Bearer"
 	}
 	return tokenType
