@@ -80,7 +80,7 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	value := l.holder + "|" + rand.Text()
+	value := l.NewValue()
 	p := &pool{rdb: l.rdb}
 	mutex := redsync.New(p).NewMutex(key,
 		redsync.WithExpiry(length),
@@ -94,13 +94,41 @@ func (l *Locker) Try(ctx context.Context, key string, length time.Duration) (*Le
 	case err != nil:
 		return nil, l.unknown(ctx, key, value, err)
 	}
+	return l.held(mutex, key, length, mutex.Until(), false), nil
+}
+
+// NewValue returns a value for a lock key that no other lease has: "<holder>|<random>".
+func (l *Locker) NewValue() string { return l.holder + "|" + rand.Text() }
+
+// Held returns the lease on key that a script of the caller's has taken, with value (a [Locker.NewValue]) and for the time that
+// ttl is, by a command that was sent at the instant. It is renewed to length at once, and then like one of [Locker.Try].
+func (l *Locker) Held(key, value string, ttl, length time.Duration, sent time.Time) *Lease {
+	mutex := redsync.New(&pool{rdb: l.rdb}).NewMutex(key, redsync.WithExpiry(length), redsync.WithValue(value))
+	return l.held(mutex, key, length, sent.Add(ttl-ttl/100), true) // a hundredth for clocks that drift, as Redsync has it
+}
+
+// held starts to renew a lease that ends unless it is, for the first time now or after a while.
+func (l *Locker) held(mutex *redsync.Mutex, key string, length time.Duration, end time.Time, now bool) *Lease {
 	lease := &Lease{
 		mutex: mutex, key: key, length: length, timeout: l.timeout, now: make(chan chan error), stop: make(chan struct{}),
 		stopped: make(chan struct{}), lost: make(chan struct{}),
 	}
-	lease.until.Store(&until{mutex.Until()})
-	go lease.renew()
-	return lease, nil
+	lease.until.Store(&until{end})
+	go lease.renew(now)
+	return lease
+}
+
+// Forget frees key where it holds value: after a command of the caller's that may have taken it. It doesn't end with the
+// caller's ctx, and takes at most [DefaultTimeout]. The error is an *[UnavailableError]: it isn't known, and where it isn't done the
+// lock ends with its TTL.
+func (l *Locker) Forget(ctx context.Context, key, value string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
+	defer cancel()
+	err := free(ctx, redsync.New(&pool{rdb: l.rdb}).NewMutex(key, redsync.WithValue(value)))
+	if errors.Is(err, ErrLost) {
+		return nil
+	}
+	return err
 }
 
 // unknown ends an acquire that failed with err, although the key may have been set. Redsync has cleaned up, on the
@@ -109,9 +137,7 @@ func (l *Locker) unknown(ctx context.Context, key, value string, err error) erro
 	if !deadline.Over(ctx) {
 		return &UnavailableError{Key: key, Err: err}
 	}
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
-	defer cancel()
-	_, _ = redsync.New(&pool{rdb: l.rdb}).NewMutex(key, redsync.WithValue(value)).UnlockContext(detached)
+	_ = l.Forget(ctx, key, value)
 	return context.Cause(ctx)
 }
 
@@ -156,19 +182,22 @@ func (l *Lease) Renew(ctx context.Context) error {
 	return <-done
 }
 
-// renew extends the lease every third of its length. A Redis that doesn't answer is tried again until the lease is over.
-func (l *Lease) renew() {
+// renew extends the lease every third of its length, and now where that is asked for. A Redis that doesn't answer is tried again
+// until the lease is over.
+func (l *Lease) renew(now bool) {
 	defer close(l.stopped)
 	timer := time.NewTimer(l.length / 3)
 	defer timer.Stop()
-	for {
+	for ; ; now = false {
 		asked := make(chan<- error, 1)
-		select {
-		case <-l.stop:
-			return
-		case done := <-l.now:
-			asked = done
-		case <-timer.C:
+		if !now {
+			select {
+			case <-l.stop:
+				return
+			case done := <-l.now:
+				asked = done
+			case <-timer.C:
+			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), min(l.timeout, l.length/3))
 		ok, err := l.mutex.ExtendContext(ctx)
@@ -202,14 +231,19 @@ func (l *Lease) Release(ctx context.Context) error {
 	<-l.stopped
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 	defer cancel()
-	ok, err := l.mutex.UnlockContext(ctx)
+	return free(ctx, l.mutex)
+}
+
+// free frees the mutex's key. The error wraps [ErrLost] where that isn't the mutex's, or is an *[UnavailableError].
+func free(ctx context.Context, mutex *redsync.Mutex) error {
+	ok, err := mutex.UnlockContext(ctx)
 	var taken *redsync.ErrTaken
 	switch {
 	case ok:
 		return nil
 	case err == nil, errors.Is(err, redsync.ErrLockAlreadyExpired), errors.As(err, &taken):
-		return fmt.Errorf("%w: %s", ErrLost, l.key)
+		return fmt.Errorf("%w: %s", ErrLost, mutex.Name())
 	default:
-		return &UnavailableError{Key: l.key, Err: err}
+		return &UnavailableError{Key: mutex.Name(), Err: err}
 	}
 }

@@ -28,7 +28,7 @@ type attempt struct {
 	outcome, kind string // how it ended and, of a failure, which
 
 	issue store.Issue
-	at    time.Duration // when the version was issued
+	at    time.Duration // an instant before the version was issued
 	kept  bool          // the lease is released by whoever goes on with the write
 	plain bool          // it would be made without those, too, who want more than any usable token
 
@@ -46,8 +46,11 @@ const writes = 2
 // run makes the attempt and reports whether its flight is over. If not, things are no longer as they were read.
 func (a *attempt) run(ctx context.Context) (over bool) {
 	e := a.env
-	a.at = e.m.now()
-	err := a.take(ctx)
+	var err error
+	if a.issue.Version == 0 { // else it came with the lease
+		a.at = e.m.now()
+		err = a.take(ctx)
+	}
 	if errors.Is(err, store.ErrLost) || errors.Is(err, store.ErrChanged) {
 		a.ends(outcomeOf(err), "")
 		return false

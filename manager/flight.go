@@ -30,6 +30,8 @@ type flight struct {
 	cancel context.CancelCauseFunc
 	poke   chan struct{} // "look again"; buffered, so that a poke between a look and the wait isn't lost
 	done   chan struct{} // closed when result and err are set
+	claim  claim         // used by run alone, and so is looked
+	looked bool          // it has looked, or is about to
 
 	// guarded by env.mu
 	ask                      // the most that is asked for

@@ -40,6 +40,12 @@ func isRead(cmd redis.Cmder) bool {
 	return strings.HasPrefix(cmd.Name(), "eval") && len(args) == 8 && args[2] == 5
 }
 
+// isClaim reports whether cmd is the script that reads and, where there is nothing, takes the lease.
+func isClaim(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	return strings.HasPrefix(cmd.Name(), "eval") && len(args) == 10 && args[2] == 5
+}
+
 // isAcquire reports whether cmd is the script that takes the lease.
 func isAcquire(cmd redis.Cmder) bool {
 	args := cmd.Args()

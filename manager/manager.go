@@ -58,6 +58,7 @@ type Manager struct {
 	outage     outage                 // of all calls of Redis
 	reading    places                 // for reads of flights
 	refreshing places                 // for flights at the lease or the token endpoint
+	claimAfter atomic.Int64           // no look takes a lease before this instant
 	looks      looks                  // reads that nobody waits for
 	warming    warming                // refreshes that nobody waits for
 

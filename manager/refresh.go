@@ -16,6 +16,7 @@ import (
 // run is the way to a token: read, decide, and then serve, fail, wait or try the lease; and look again after every wait.
 func (f *flight) run(ctx context.Context) {
 	defer f.cancel(nil)
+	defer func() { f.unclaim(ctx) }()
 	e, poll := f.env, poll{}
 	for ctx.Err() == nil {
 		r, heard, sent, err := f.read(ctx)
@@ -40,7 +41,11 @@ func (f *flight) run(ctx context.Context) {
 // step does what is decided on v, and reports whether the flight is over. If not, it has waited as long as makes sense.
 func (f *flight) step(ctx context.Context, v view, poll *poll) (over bool) {
 	e, r := f.env, v.record
-	switch d := decide(v); d.step {
+	d := decide(v)
+	if d.step != stepAcquire {
+		f.unclaim(ctx)
+	}
+	switch d.step {
 	case stepServe:
 		if f.serve() {
 			return true
@@ -252,10 +257,21 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 	return true
 }
 
-// acquire tries the lease and, with it, makes one attempt. It reports whether the flight is over; if not: look again,
-// at once or, where the lease is busy, when its holder is done.
+// acquire tries the lease, unless a claim has it, and makes one attempt with it. It reports whether the flight is over; if not:
+// look again, at once or, where the lease is busy, when its holder is done.
 func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
+	a := &attempt{flight: f, env: e, conf: f.conf, seen: r, log: e.log, plain: plain}
+	if c := &f.claim; c.lease != nil {
+		if ctx.Err() != nil || !time.Now().Before(c.lease.Until()) { // nobody waits for it, or this process was stopped for too long
+			f.unclaim(ctx)
+			return ctx.Err() != nil, nil
+		}
+		defer c.leave()
+		a.lease, a.issue, a.at = c.lease, c.issue, c.sent
+		c.lease = nil
+		return f.attempt(ctx, a, c.began), nil
+	}
 	f.waits("for its turn at the lease")
 	waited, err := e.m.refreshing.take(ctx, f.poke)
 	if err != nil {
@@ -267,14 +283,20 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil && !f.isExplicit() {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
+	a.lease, err = e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}
 	if err != nil {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	a := &attempt{flight: f, env: e, conf: f.conf, lease: lease, seen: r, log: e.log, plain: plain}
+	return f.attempt(ctx, a, began), nil
+}
+
+// attempt makes an attempt with the lease, for which the flight had begun to ask at the instant, and reports whether the
+// flight is over.
+func (f *flight) attempt(ctx context.Context, a *attempt, began time.Time) (over bool) {
+	e := f.env
 	ctx, a.signal = e.signals.StartRefresh(ctx, began)
 	f.noteRefresh(a.signal.Context())
 	a.signal.Event("lease acquired")
@@ -291,5 +313,5 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 		f.endOutdatedLocked()
 		e.mu.Unlock()
 	}
-	return over, nil
+	return over
 }

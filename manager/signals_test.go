@@ -508,7 +508,7 @@ func TestAnAttemptThatIsLeftIsNoErrorOfRedis(t *testing.T) {
 	f := newFleet(t, redistest.Mini(t), 1, m.of(0), func(_ int, c *manager.Config, _ *manager.Environment) {
 		c.Redis.AddHook(&leaver{leave: cancel})
 	})
-	if _, err := f.managers[0].Token(ctx, env); !errors.Is(err, context.Canceled) {
+	if _, err := f.managers[0].Refresh(ctx, env); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	m.becomes("onetoken.refreshes", ofEnv+",onetoken.outcome=unwanted", 1)

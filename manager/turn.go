@@ -31,10 +31,8 @@ var errHeard = errors.New("onetoken: something was heard")
 
 // take takes a place, and reports whether that was to be waited for. The error is ctx's cause, or errHeard after a poke.
 func (p places) take(ctx context.Context, poke <-chan struct{}) (waited bool, err error) {
-	select {
-	case p <- struct{}{}:
+	if p.takeIfFree() {
 		return false, nil
-	default:
 	}
 	select {
 	case p <- struct{}{}:
@@ -43,6 +41,16 @@ func (p places) take(ctx context.Context, poke <-chan struct{}) (waited bool, er
 		return true, errHeard
 	case <-ctx.Done():
 		return true, context.Cause(ctx)
+	}
+}
+
+// takeIfFree takes a place if that isn't to be waited for.
+func (p places) takeIfFree() bool {
+	select {
+	case p <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -130,6 +138,10 @@ func (f *flight) read(ctx context.Context) (r *store.Record, heard int, sent tim
 	if err := m.reads.spare(sent, e.reads.failing.Load(), waited); err != nil && !f.isExplicit() {
 		return nil, heard, sent, err
 	}
-	r, err = m.store.Read(ctx, e.name)
+	if f.mayClaim(sent) {
+		r, err = f.readOrClaim(ctx, sent)
+	} else {
+		r, err = m.store.Read(ctx, e.name)
+	}
 	return r, heard, sent, err
 }

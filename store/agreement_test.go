@@ -14,14 +14,18 @@ import (
 
 // What Lua and Go both decide or write they must decide and write alike.
 
-// eval runs common.lua with a tail, as the scripts do.
+// eval runs what the scripts share with a tail, as they do.
 func eval(t *testing.T, rdb *redis.Client, tail string, args []any) []any {
 	t.Helper()
 	common, err := lua.ReadFile("lua/common.lua")
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := rdb.Eval(t.Context(), string(common)+tail, nil, args...).Slice()
+	changes, err := lua.ReadFile("lua/changes.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := rdb.Eval(t.Context(), string(common)+string(changes)+tail, nil, args...).Slice()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,16 @@ import (
 //go:embed lua/*.lua
 var lua embed.FS
 
-// script makes one of files, the first of which are shared. It goes over the wire without its comments.
-func script(names ...string) *redis.Script { return scriptAfter("", names...) }
+// script makes one of files, beside those that are shared by all. It goes over the wire without its comments.
+func script(names ...string) *redis.Script {
+	return scriptOf("", append([]string{"common", "changes"}, names...)...)
+}
 
-func scriptAfter(beginning string, names ...string) *redis.Script {
+// scriptOf makes a script of the beginning and files.
+func scriptOf(beginning string, names ...string) *redis.Script {
 	var source strings.Builder
 	source.WriteString(beginning)
-	for _, name := range append([]string{"common"}, names...) {
+	for _, name := range names {
 		part, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err) // embedded: cannot fail
@@ -34,7 +37,7 @@ func scriptAfter(beginning string, names ...string) *redis.Script {
 
 // A redis.Script is immutable once made and safe for concurrent use.
 var (
-	readScript       = scriptAfter(fieldNames, "read")
+	readScript       = scriptOf(fieldNames, "common", "read")
 	issueScript      = script("grants", "issue")
 	putScript        = script("grants", "put")
 	failScript       = script("grants", "fail")

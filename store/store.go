@@ -10,7 +10,7 @@
 //	N:{prod}:grant    hash    the refresh token, where one is used
 //	N:{prod}:mark     hash    issued, stored, dropped: the versions that order the writes
 //	N:{prod}:failure  hash    the last failure, while it is remembered
-//	N:{prod}:lock     string  the lease, "<replica>|<random>" (written by package lock)
+//	N:{prod}:lock     string  the lease, "<replica>|<random>" (of package lock; a read may take it, too)
 //	N:events          channel {"env","kind","version"}
 //
 // The environment is a hash tag, so that its keys share one slot of a cluster.

@@ -15,6 +15,7 @@ const (
 	Renew      Step = "renew"      // redsync's script that extends the lease
 	Release    Step = "release"    // redsync's script that deletes the lock: also where it isn't known whether it was taken
 	Read       Step = "read"       // read.lua
+	Claim      Step = "claim"      // read.lua, which may take the lease: then its reply has an eleventh element
 	Issue      Step = "issue"      // issue.lua
 	Put        Step = "put"        // put.lua
 	Fail       Step = "fail"       // fail.lua
@@ -60,6 +61,9 @@ func scriptOf(args []string) Step {
 	switch strings.Join(kinds, " ") {
 	case "token mark failure lock grant":
 		if strings.Contains(rest[0], "|") { // the attempt's lock value
+			if len(rest) == 2 { // and the lease's TTL
+				return Claim
+			}
 			return Issue
 		}
 		return Read

@@ -235,11 +235,11 @@ func (x expectation) served(h history, report func(string, ...any)) {
 // oneHolder: Redis grants the lease to one at a time, until he gives it back himself or it has run out.
 func (x expectation) oneHolder(h history, report func(string, ...any)) {
 	type hold struct {
-		by   string
-		from int64 // when it was granted, or renewed last
+		by, lease string
+		from      int64 // when it was granted, or renewed last
 	}
 	var held hold
-	gaveUp := map[string]bool{} // since it asked
+	gaveUp := map[string]bool{} // by replica and lease, since that was asked for
 	var all history
 	for _, k := range []kind{kindAsked, kindGranted, kindRenewed, kindFreeing} {
 		all = append(all, h.of(k)...)
@@ -248,12 +248,13 @@ func (x expectation) oneHolder(h history, report func(string, ...any)) {
 	for _, e := range all {
 		switch e.Kind {
 		case kindAsked:
-			gaveUp[e.Replica] = false
+			gaveUp[e.Replica+e.Lease] = false
 		case kindGranted:
-			if left := held.from + int64(x.lease) - crossing - e.At; held.by != "" && left > 0 && !h.lostBetween(held.from-crossing, e.At) {
+			same := held.by == e.Replica && held.lease == e.Lease // asked for again, by one who had no reply
+			if left := held.from + int64(x.lease) - crossing - e.At; held.by != "" && !same && left > 0 && !h.lostBetween(held.from-crossing, e.At) {
 				report("%s was granted the lease %v before that of %s was over", e.Replica, time.Duration(left), held.by)
 			}
-			if held = (hold{e.Replica, e.At}); gaveUp[e.Replica] {
+			if held = (hold{e.Replica, e.Lease, e.At}); gaveUp[e.Replica+e.Lease] {
 				held = hold{} // it has been given back before it was granted, by what follows at once
 			}
 		case kindRenewed:
@@ -261,8 +262,8 @@ func (x expectation) oneHolder(h history, report func(string, ...any)) {
 				held.from = e.At
 			}
 		case kindFreeing:
-			gaveUp[e.Replica] = true
-			if e.Replica == held.by {
+			gaveUp[e.Replica+e.Lease] = true
+			if e.Replica == held.by && e.Lease == held.lease {
 				held = hold{}
 			}
 		default:

@@ -47,6 +47,7 @@ type event struct {
 	End     int64  `json:"end,omitempty"` // of what takes time; 0: it has not ended
 
 	Version  store.Version `json:"version,omitempty"`
+	Lease    string        `json:"lease,omitempty"`    // of what is about the lease: the lock's value
 	Digest   string        `json:"digest,omitempty"`   // of the access token
 	Refresh  string        `json:"refresh,omitempty"`  // of a call: the refresh token that it was made with, as a digest
 	Expires  int64         `json:"expires,omitempty"`  // the token's end, as the replica has it

@@ -203,21 +203,21 @@ func (a *answer) Write(p []byte) (int, error) {
 // frame is the hook of every proxy: it records what Redis did, and springs the trap.
 func (s *site) frame(replica string, f faultproxy.Frame) faultproxy.Action {
 	if f.Phase == faultproxy.Reply && !f.Failed {
-		if e, ok := outcome(f); ok {
+		for _, e := range outcomes(f) {
 			e.Replica, e.At = replica, cmp.Or(e.At, now())
 			s.add(e)
 		}
 	}
 	if f.Phase == faultproxy.Request {
 		switch f.Step {
-		case faultproxy.Acquire:
-			s.add(event{Kind: kindAsked, Replica: replica, At: now()})
+		case faultproxy.Acquire, faultproxy.Claim:
+			s.add(event{Kind: kindAsked, Replica: replica, At: now(), Lease: firstArg(f)})
 		case faultproxy.Release:
-			s.add(event{Kind: kindFreeing, Replica: replica, At: now()})
+			s.add(event{Kind: kindFreeing, Replica: replica, At: now(), Lease: firstArg(f)})
 		default:
 		}
 	}
-	if f.Failed || f.Step == faultproxy.Acquire && f.Phase == faultproxy.Reply && (len(f.Reply) == 0 || f.Reply[0] != "acquired") {
+	if f.Failed || f.Phase == faultproxy.Reply && (f.Step == faultproxy.Acquire || f.Step == faultproxy.Claim) && len(outcomes(f)) == 0 {
 		return faultproxy.Pass // not that step after all: a script that isn't known, a lease that another holds
 	}
 	if (f.Step == faultproxy.Renew || f.Step == faultproxy.Release) && f.Phase == faultproxy.Request && s.holding() != replica {
@@ -232,8 +232,25 @@ func (s *site) frame(replica string, f faultproxy.Frame) faultproxy.Action {
 	return s.spring(hit{replica: replica, step: f.Step, phase: f.Phase})
 }
 
-// outcome is the event that a reply of Redis tells of.
-func outcome(f faultproxy.Frame) (event, bool) {
+// firstArg is a script's first argument, "" where there is none: of those about the lease, its value.
+func firstArg(f faultproxy.Frame) string {
+	if i := firstArgAt(f); i < len(f.Args) {
+		return f.Args[i]
+	}
+	return ""
+}
+
+// firstArgAt is where a script's first argument is: after its name, the number of its keys and those.
+func firstArgAt(f faultproxy.Frame) int {
+	if len(f.Args) < 3 {
+		return len(f.Args)
+	}
+	n, _ := strconv.Atoi(f.Args[2])
+	return 3 + n
+}
+
+// outcomes are the events that a reply of Redis tells of.
+func outcomes(f faultproxy.Frame) []event {
 	first := ""
 	if len(f.Reply) > 0 {
 		first = f.Reply[0]
@@ -245,33 +262,36 @@ func outcome(f faultproxy.Frame) (event, bool) {
 		n, _ := strconv.ParseInt(list[i], 10, 64)
 		return n
 	}
-	// A script's first argument comes after its name, the number of its keys and those.
-	arg := func() store.Version { return store.Version(number(f.Args, 3+int(number(f.Args, 2)))) }
+	after := firstArgAt(f)
+	arg := func() store.Version { return store.Version(number(f.Args, after)) }
+	granted := func() event { return event{Kind: kindGranted, Lease: firstArg(f)} }
 	switch {
 	case f.Step == faultproxy.Acquire && first == "acquired":
-		return event{Kind: kindGranted}, true
+		return []event{granted()}
+	case f.Step == faultproxy.Claim && len(f.Reply) > 10:
+		return []event{granted(), {Kind: kindIssued, Version: store.Version(number(f.Reply, 10))}}
 	case f.Step == faultproxy.Renew && first == "1":
-		return event{Kind: kindRenewed}, true
+		return []event{{Kind: kindRenewed}}
 	case f.Step == faultproxy.Release && first == "1":
-		return event{Kind: kindFreed}, true
+		return []event{{Kind: kindFreed}}
 	case f.Step == faultproxy.Issue && first == "issued":
-		return event{Kind: kindIssued, Version: store.Version(number(f.Reply, 1))}, true
+		return []event{{Kind: kindIssued, Version: store.Version(number(f.Reply, 1))}}
 	case f.Step == faultproxy.Put && first == "stored":
-		return event{Kind: kindStored, Version: arg()}, true
+		return []event{{Kind: kindStored, Version: arg()}}
 	case f.Step == faultproxy.Invalidate && first == "dropped":
 		// Without a version it drops up to Redis's clock: that is when it was.
 		v := store.Version(number(f.Reply, 1))
-		return event{Kind: kindErased, Version: v, At: int64(v) * 1000}, true
+		return []event{{Kind: kindErased, Version: v, At: int64(v) * 1000}}
 	case f.Step == faultproxy.Fail && first == "failed" && len(f.Reply) == 3:
 		retry, err := time.Parse(time.RFC3339, f.Reply[1])
 		if err != nil {
-			return event{}, false
+			return nil
 		}
 		// The code is the sixth argument after the version.
 		code := f.Args[min(3+int(number(f.Args, 2))+6, len(f.Args)-1)]
-		return event{Kind: kindFailed, Version: arg(), RetryAt: retry.UnixNano(), What: code}, true
+		return []event{{Kind: kindFailed, Version: arg(), RetryAt: retry.UnixNano(), What: code}}
 	}
-	return event{}, false
+	return nil
 }
 
 // A trap is a step at which something is to happen, the first time that it is reached.

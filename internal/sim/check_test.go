@@ -198,7 +198,14 @@ func (c *checker) executed(o *op, reply any, before, after state) {
 	switch o.what {
 	case "issue":
 		if kind == "issued" {
-			c.issued(o, reply, before)
+			c.issued(o, number(reply.([]any)[1].(string)), before) //nolint:forcetypeassert // the script's
+		}
+	case "claim":
+		if v := claimed(reply); v != 0 {
+			if before.lock == "" {
+				before.lock = after.lock // it was taken in the same step
+			}
+			c.issued(o, v, before)
 		}
 	case "put":
 		c.put(o, kind, before, after)
@@ -212,6 +219,15 @@ func (c *checker) executed(o *op, reply any, before, after state) {
 			}
 		}
 	}
+}
+
+// claimed is the version that a read has brought, 0 where it has brought none.
+func claimed(reply any) store.Version {
+	if l, ok := reply.([]any); ok && len(l) > 10 {
+		s, _ := l[10].(string)
+		return number(s)
+	}
+	return 0
 }
 
 func kindOf(reply any) string {
@@ -254,9 +270,8 @@ func (c *checker) notLongerThanItsLife(o *op, after state) {
 }
 
 // issued checks that the attempt which begins here has a reason.
-func (c *checker) issued(o *op, reply any, before state) {
+func (c *checker) issued(o *op, v store.Version, before state) {
 	t, w, r := c.envs[o.about], c.w, o.r
-	v := number(reply.([]any)[1].(string)) //nolint:forcetypeassert // the script's
 	lease := o.argv()[0]
 	if before.lock != lease {
 		w.violated("a version needs the lease", "%s got %s with %s, but the lock is %q", r.name, w.number(v), lease, before.lock)
@@ -472,7 +487,7 @@ func (c *checker) delivered(o *op, reply any) {
 		return
 	}
 	switch {
-	case o.what == "read" && len(l) >= 8:
+	case (o.what == "read" || o.what == "claim") && len(l) >= 8:
 		mark, _ := l[3].([]any)
 		text := func(i int) store.Version { s, _ := mark[i].(string); return number(s) }
 		if len(mark) == 3 {
@@ -480,6 +495,9 @@ func (c *checker) delivered(o *op, reply any) {
 				k.dropped = 0 // Redis lost its history
 			}
 			k.learnDropped(text(2), o.executed)
+		}
+		if v := claimed(reply); v != 0 {
+			k.begun, k.lease, k.version, k.issuedAt = true, o.argv()[0], v, o.executed
 		}
 	case o.what == "issue" && kindOf(reply) == "issued":
 		s, _ := l[1].(string)

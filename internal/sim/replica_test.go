@@ -396,6 +396,8 @@ func name(args []string) (what, about, id string) {
 		switch {
 		case n == 5 && len(rest) == 0:
 			what = "read"
+		case n == 5 && len(rest) == 2:
+			what = "claim"
 		case n == 5:
 			what = "issue"
 		case n == 4 && strings.HasSuffix(args[3], ":mark"):

@@ -76,6 +76,11 @@ func (o *op) String() string {
 func (w *world) describe(o *op, reply any, after state) string {
 	text := o.String()
 	switch o.what {
+	case "claim":
+		if v := claimed(reply); v != 0 {
+			text += " takes " + w.number(v)
+		}
+		return text + ": " + w.stateText(after)
 	case "read":
 		return text + ": " + w.stateText(after)
 	case "issue":
