@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -194,9 +195,7 @@ func (c *copying) RoundTrip(req *http.Request) (*http.Response, error) {
 	r := new(http.Request)
 	*r = *req
 	r.Header = make(http.Header, len(req.Header)+1)
-	for name, values := range req.Header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, req.Header)
 	r.Header["Authorization"] = c.field
 	return nowhere{}.RoundTrip(r)
 }
