@@ -127,8 +127,8 @@ func (s *Store) Read(ctx context.Context, env string) (*Record, error) {
 
 // ReadOrIssue is [Store.Read] for one who, where there is nothing (no token, failure, grant or lock), would take the lease and
 // have a version issued: that is done in the same step. The lock key then holds lockValue, for ttl since the call was run first, and
-// the record is what stood there before. Without a version in the Issue, nothing was taken; after an error it isn't known. No two calls have the same
-// lockValue.
+// the record is what stood there before. Without a version in the Issue, nothing was taken; after an error it isn't known. No two
+// calls have the same lockValue.
 func (s *Store) ReadOrIssue(ctx context.Context, env, lockValue string, ttl time.Duration) (*Record, Issue, error) {
 	reply, err := s.run(ctx, env, readScript, "read", readReply, s.Keys(env).read(), lockValue, ttl.Milliseconds())
 	if err != nil {

@@ -31,15 +31,23 @@ local function of_type(want, command, key, ...)
   return nil, t
 end
 
--- The marks: the last version issued, the highest stored, the highest dropped.
-local function read_mark(key)
-  local m = of_type('hash', 'HMGET', key, 'issued', 'stored', 'dropped') or {}
-  return { issued = version(m[1]), stored = version(m[2]), dropped = version(m[3]) }
-end
+-- The marks as they are: the last version issued, the highest stored, the highest dropped.
+local function raw_mark(key) return of_type('hash', 'HMGET', key, 'issued', 'stored', 'dropped') or {} end
+
+local function mark_of(raw) return { issued = version(raw[1]), stored = version(raw[2]), dropped = version(raw[3]) } end
+
+local function read_mark(key) return mark_of(raw_mark(key)) end
 
 -- Writes all marks, so that an implausible one is mended by whoever writes next.
 local function write_mark(key, m)
   if type_of(key) ~= 'hash' then redis.call('DEL', key) end
   redis.call('HSET', key, 'issued', digits(m.issued), 'stored', digits(m.stored), 'dropped', digits(m.dropped))
   redis.call('PERSIST', key)
+end
+
+-- Issues a version: above all marks, and others that somebody may have planted, or whose mark was evicted.
+local function issue(key, m, ...)
+  m.issued = math.max(math.max(m.issued, m.stored, m.dropped, ...) + 1, now)
+  write_mark(key, m)
+  return digits(m.issued)
 end

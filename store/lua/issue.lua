@@ -16,11 +16,7 @@ if ARGV[4] then
   if grant_state(KEYS[5]) ~= ARGV[4] and raw_field(KEYS[5], 'taken_by') ~= ARGV[1] then return { 'changed' } end
   taken = version(raw_field(KEYS[5], 'taken'))
 end
-local m = read_mark(KEYS[2])
--- The others are never above issued but where somebody planted them, or the mark was evicted: a version must be above all.
-m.issued = math.max(math.max(m.issued, m.stored, m.dropped, taken, version(raw_field(KEYS[5], 'version')),
-  version(raw_field(KEYS[1], 'version'))) + 1, now)
-write_mark(KEYS[2], m)
-if not ARGV[4] then return { 'issued', digits(m.issued), digits(now) } end
-redis.call('HSET', KEYS[5], 'taken', digits(m.issued), 'taken_by', ARGV[1], 'taken_until', rfc3339(now + tonumber(ARGV[5]) * 1000))
-return { 'issued', digits(m.issued), digits(now), raw_field(KEYS[5], 'refresh_token'), raw_field(KEYS[5], 'version') }
+local v = issue(KEYS[2], read_mark(KEYS[2]), taken, version(raw_field(KEYS[5], 'version')), version(raw_field(KEYS[1], 'version')))
+if not ARGV[4] then return { 'issued', v, digits(now) } end
+redis.call('HSET', KEYS[5], 'taken', v, 'taken_by', ARGV[1], 'taken_until', rfc3339(now + tonumber(ARGV[5]) * 1000))
+return { 'issued', v, digits(now), raw_field(KEYS[5], 'refresh_token'), raw_field(KEYS[5], 'version') }

@@ -1,5 +1,5 @@
 -- Reads all there is of an environment in one step; and, for one who would go on to fetch a token where there is nothing, no
--- token, failure, grant or lock, takes the lease and issues a version in the same step. Else it changes nothing of what others have written.
+-- token, failure, grant or lock, takes the lease and issues a version in the same step. Else it changes nothing.
 -- KEYS: 1 token, 2 mark, 3 failure, 4 lock, 5 grant    ARGV: none, or 1 the lease's lock value, 2 its TTL (ms)
 -- token_fields, failure_fields and grant_fields stand before it: never the grant's refresh token, which only the one who
 -- is about to use it gets
@@ -17,22 +17,19 @@ local function fields(key, ttl, names)
   return values
 end
 
-local mark = of_type('hash', 'HMGET', KEYS[2], 'issued', 'stored', 'dropped') or {}
+local mark = raw_mark(KEYS[2])
 local token_ttl, failure_ttl = redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3])
 local lock_ttl, grant_ttl = redis.call('PTTL', KEYS[4]), redis.call('PTTL', KEYS[5])
 local holder = ''
 if lock_ttl ~= -2 then holder = of_type('string', 'GET', KEYS[4]) or '' end
--- A lock with this value was taken by this very command, which a client that lost the reply sends once more, or which comes twice. It
--- isn't touched: whoever has it may have renewed it.
+-- A lock with this value was taken by this very command, which a client that lost the reply sends once more, or which comes
+-- twice. It isn't touched: whoever has it may have renewed it.
 local own = ARGV[1] and holder == ARGV[1]
 if own then lock_ttl, holder = -2, '' end
 local issued
 if ARGV[1] and token_ttl == -2 and failure_ttl == -2 and lock_ttl == -2 and grant_ttl == -2
   and (own or not redis.pcall('SET', KEYS[4], ARGV[1], 'PX', ARGV[2]).err) then -- a Redis that takes no writes is read all the same
-  local m = read_mark(KEYS[2])
-  m.issued = math.max(math.max(m.issued, m.stored, m.dropped) + 1, now)
-  write_mark(KEYS[2], m)
-  issued = digits(m.issued)
+  issued = issue(KEYS[2], mark_of(mark))
 end
 return {
   digits(now), fields(KEYS[1], token_ttl, token_fields), token_ttl,
