@@ -40,6 +40,10 @@ type attempt struct {
 	grantKept    bool            // that is settled in Redis
 }
 
+func (f *flight) newAttempt(seen *store.Record, lease *lock.Lease, plain bool) *attempt {
+	return &attempt{flight: f, env: f.env, conf: f.conf, lease: lease, seen: seen, log: f.env.log, plain: plain}
+}
+
 // writes is how often a write of unknown outcome is run before the callers are answered without it.
 const writes = 2
 

@@ -23,33 +23,53 @@ var longLease = policy(manager.Policy{Lease: time.Minute})
 
 func isLook(cmd redis.Cmder) bool { return isRead(cmd) || isClaim(cmd) }
 
-// A looker is a hook that is asked what becomes of the n-th look, from 1 on.
-type looker struct {
-	do    func(n int32, ctx context.Context, next func() error) error
-	looks atomic.Int32
-}
+// around is a hook of single commands. Its error is the command's outcome.
+type around func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error
 
-func (l *looker) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h around) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (l *looker) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (h around) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
-func (l *looker) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h around) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if !isLook(cmd) {
-			return next(ctx, cmd)
-		}
-		err := l.do(l.looks.Add(1), ctx, func() error { return next(ctx, cmd) })
+		err := h(ctx, cmd, next)
 		cmd.SetErr(err)
 		return err
 	}
 }
 
-// firstOnly has the hook in the first manager's client.
-func (l *looker) firstOnly(i int, c *manager.Config, _ *manager.Environment) {
-	if i == 0 {
-		c.Redis.AddHook(l)
+// looking is a hook that is asked what becomes of the n-th look, from 1 on.
+func looking(do func(n int32, next func() error) error) around {
+	var looks atomic.Int32
+	return func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+		if !isLook(cmd) {
+			return next(ctx, cmd)
+		}
+		return do(looks.Add(1), func() error { return next(ctx, cmd) })
+	}
+}
+
+// firstWaits is a hook that keeps the reply of the first look, which is run by then, until it is told to answer.
+func firstWaits() (h around, looked <-chan struct{}, answer func()) {
+	ran, reply := make(chan struct{}), make(chan struct{})
+	return looking(func(n int32, next func() error) error {
+		err := next()
+		if n == 1 {
+			close(ran)
+			<-reply
+		}
+		return err
+	}), ran, func() { close(reply) }
+}
+
+// inFirst has the hook in the first manager's client.
+func inFirst(h redis.Hook) edit {
+	return func(i int, c *manager.Config, _ *manager.Environment) {
+		if i == 0 {
+			c.Redis.AddHook(h)
+		}
 	}
 }
 
@@ -94,15 +114,15 @@ func TestAWriteIsTriedAgainThoughALookCouldNotClaim(t *testing.T) {
 // What a look has taken whose reply is lost, its TTL running, is given back, rather than taken for a whole lease later.
 func TestAClaimWhoseReplyIsLostIsNobodysLease(t *testing.T) {
 	t.Parallel()
-	l := &looker{do: func(n int32, _ context.Context, next func() error) error {
+	l := looking(func(n int32, next func() error) error {
 		err := next()
 		if n == 1 && err == nil {
 			<-time.After(time.Second) // the deadline of a call
 			return os.ErrDeadlineExceeded
 		}
 		return err
-	}}
-	f := newFleet(t, redistest.Mini(t), 2, l.firstOnly, policy(manager.Policy{Lease: 1500 * time.Millisecond}))
+	})
+	f := newFleet(t, redistest.Mini(t), 2, inFirst(l), policy(manager.Policy{Lease: 1500 * time.Millisecond}))
 	f.endpoint.SetDefault(mockendpoint.Reply{Delay: 2 * time.Second})
 	f.twoAsk(100 * time.Millisecond)
 }
@@ -110,14 +130,14 @@ func TestAClaimWhoseReplyIsLostIsNobodysLease(t *testing.T) {
 // A claim's reply comes so late that the lease has ended, and another has it.
 func TestAClaimWhoseReplyIsLateIsNobodysLease(t *testing.T) {
 	t.Parallel()
-	l := &looker{do: func(n int32, _ context.Context, next func() error) error {
+	l := looking(func(n int32, next func() error) error {
 		err := next()
 		if n == 1 {
 			<-time.After(1200 * time.Millisecond)
 		}
 		return err
-	}}
-	f := newFleet(t, redistest.Mini(t), 2, l.firstOnly, policy(manager.Policy{Lease: time.Second}))
+	})
+	f := newFleet(t, redistest.Mini(t), 2, inFirst(l), policy(manager.Policy{Lease: time.Second}))
 	f.endpoint.SetDefault(mockendpoint.Reply{Delay: 2 * time.Second})
 	f.twoAsk(100 * time.Millisecond)
 }
@@ -139,12 +159,23 @@ func (f *fleet) twoAsk(later time.Duration) {
 // A deletion whose outcome wasn't known comes late, and takes nothing from the attempt under way: no two looks have one value.
 func TestALateDeletionTakesNoOthersLease(t *testing.T) {
 	t.Parallel()
-	h := &forgetter{refresh: make(chan struct{}), forgot: make(chan redis.Cmder, 1)}
-	f := newFleet(t, redistest.Mini(t), 2, func(i int, c *manager.Config, _ *manager.Environment) {
-		if i == 0 {
-			c.Redis.AddHook(h)
+	refresh, forgot := make(chan struct{}), make(chan redis.Cmder, 1)
+	var looks, forgets atomic.Int32
+	h := around(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+		args := cmd.Args()
+		switch {
+		case isLook(cmd) && looks.Add(1) == 1: // its reply is lost
+			_ = next(ctx, cmd)
+			close(refresh)
+			<-time.After(100 * time.Millisecond)
+			return io.ErrUnexpectedEOF
+		case cmd.Name() == "eval" && len(args) == 5 && args[2] == 1 && forgets.Add(1) == 1: // the first deletion is kept
+			forgot <- cmd
+			return os.ErrDeadlineExceeded
 		}
+		return next(ctx, cmd)
 	})
+	f := newFleet(t, redistest.Mini(t), 2, inFirst(h))
 	f.endpoint.SetDefault(mockendpoint.Reply{Delay: 2 * time.Second})
 	m := f.managers[0]
 	done := make(chan struct{})
@@ -152,7 +183,7 @@ func TestALateDeletionTakesNoOthersLease(t *testing.T) {
 		defer close(done)
 		_, _ = m.Token(t.Context(), env)
 	}()
-	<-h.refresh // the reply of the first claim is lost: meanwhile somebody asks for a refresh
+	<-refresh // the reply of the first claim is lost: meanwhile somebody asks for a refresh
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan struct{})
 	go func() {
@@ -161,7 +192,7 @@ func TestALateDeletionTakesNoOthersLease(t *testing.T) {
 	}()
 	var forget redis.Cmder
 	select {
-	case forget = <-h.forgot:
+	case forget = <-forgot:
 	case <-time.After(5 * time.Second):
 		t.Fatal("nothing was given back")
 	}
@@ -176,38 +207,6 @@ func TestALateDeletionTakesNoOthersLease(t *testing.T) {
 	f.mustToken(f.managers[1])
 	<-done
 	f.calls(1)
-}
-
-// A forgetter loses the reply of the first claim, and keeps the first deletion of a lock.
-type forgetter struct {
-	refresh        chan struct{}
-	forgot         chan redis.Cmder
-	looks, forgets atomic.Int32
-}
-
-func (h *forgetter) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h *forgetter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-func (h *forgetter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		args := cmd.Args()
-		switch {
-		case isLook(cmd) && h.looks.Add(1) == 1:
-			_ = next(ctx, cmd)
-			close(h.refresh)
-			<-time.After(100 * time.Millisecond)
-			cmd.SetErr(io.ErrUnexpectedEOF)
-			return io.ErrUnexpectedEOF
-		case cmd.Name() == "eval" && len(args) == 5 && args[2] == 1 && h.forgets.Add(1) == 1:
-			h.forgot <- cmd
-			cmd.SetErr(os.ErrDeadlineExceeded)
-			return os.ErrDeadlineExceeded
-		}
-		return next(ctx, cmd)
-	}
 }
 
 // Redis hangs for a while when a replica looks. When it goes on it runs the look that nobody waits for any more.
@@ -243,17 +242,9 @@ func TestWhoLeavesWhileHeLooksKeepsNobodyWaitingForLong(t *testing.T) {
 	}{{"another replica", 1}, {"the same replica", 0}} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			looked, reply := make(chan struct{}), make(chan struct{})
-			l := &looker{do: func(n int32, _ context.Context, next func() error) error {
-				err := next()
-				if n == 1 {
-					close(looked)
-					<-reply
-				}
-				return err
-			}}
+			h, looked, answer := firstWaits()
 			var logged logBuffer
-			f := newFleet(t, redistest.Mini(t), 2, l.firstOnly, longLease, func(_ int, c *manager.Config, _ *manager.Environment) { c.Logger = logged.logger() })
+			f := newFleet(t, redistest.Mini(t), 2, inFirst(h), longLease, func(_ int, c *manager.Config, _ *manager.Environment) { c.Logger = logged.logger() })
 			f.listening(&logged, 2)
 			ctx, leave := context.WithCancel(t.Context())
 			left := make(chan struct{})
@@ -270,7 +261,7 @@ func TestWhoLeavesWhileHeLooksKeepsNobodyWaitingForLong(t *testing.T) {
 				f.mustToken(f.managers[tt.other])
 			}()
 			pause(t, 50*time.Millisecond) // a round trip
-			close(reply)
+			answer()
 			<-got
 			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("a token after %v", took)
@@ -313,9 +304,7 @@ func TestALookOfUnknownOutcomeLeavesNoLease(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var f *fleet
-			l := &looker{}
-			f = newFleet(t, redistest.Mini(t), 1, l.firstOnly, longLease)
-			l.do = func(n int32, _ context.Context, next func() error) error {
+			l := looking(func(n int32, next func() error) error {
 				err := next()
 				if n == 1 {
 					if err := plant(f); err != nil {
@@ -324,7 +313,8 @@ func TestALookOfUnknownOutcomeLeavesNoLease(t *testing.T) {
 					return io.ErrUnexpectedEOF
 				}
 				return err
-			}
+			})
+			f = newFleet(t, redistest.Mini(t), 1, inFirst(l), longLease)
 			start := time.Now()
 			f.mustToken(f.managers[0])
 			if took := time.Since(start); took > 10*time.Second {
@@ -341,12 +331,12 @@ func TestAReplicaThatHearsNoReplyKeepsNobodyWaiting(t *testing.T) {
 	for name, outage := range map[string]manager.Outage{"fail": manager.OutageFail, "refresh_alone": manager.OutageRefreshAlone} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := &looker{do: func(_ int32, _ context.Context, next func() error) error {
+			l := looking(func(_ int32, next func() error) error {
 				_ = next()
 				<-time.After(900 * time.Millisecond)
 				return os.ErrDeadlineExceeded
-			}}
-			f := newFleet(t, redistest.Mini(t), 2, l.firstOnly, policy(manager.Policy{Lease: time.Minute, Outage: outage}))
+			})
+			f := newFleet(t, redistest.Mini(t), 2, inFirst(l), policy(manager.Policy{Lease: time.Minute, Outage: outage}))
 			f.endpoint.SetDefault(mockendpoint.Reply{Delay: time.Second})
 			go func() { _, _ = f.managers[0].Token(t.Context(), env) }()
 			pause(t, 100*time.Millisecond)
@@ -359,7 +349,7 @@ func TestAReplicaThatHearsNoReplyKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// What held: whatever ends a flight while it looks, nothing stays taken.
+// Whatever ends a flight while it looks, nothing stays taken.
 func TestWhateverEndsAFlightThatLooksNothingStaysTaken(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(f *fleet) error{
@@ -373,16 +363,8 @@ func TestWhateverEndsAFlightThatLooksNothingStaysTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			looked, reply := make(chan struct{}), make(chan struct{})
-			l := &looker{do: func(n int32, _ context.Context, next func() error) error {
-				err := next()
-				if n == 1 {
-					close(looked)
-					<-reply
-				}
-				return err
-			}}
-			f := newFleet(t, redistest.Mini(t), 1, l.firstOnly)
+			h, looked, answer := firstWaits()
+			f := newFleet(t, redistest.Mini(t), 1, inFirst(h))
 			got := make(chan error, 1)
 			go func() {
 				_, err := f.managers[0].Token(t.Context(), env)
@@ -393,7 +375,7 @@ func TestWhateverEndsAFlightThatLooksNothingStaysTaken(t *testing.T) {
 				t.Fatal(err)
 			}
 			pause(t, 100*time.Millisecond)
-			close(reply)
+			answer()
 			<-got
 			f.unlocked()
 		})
@@ -402,17 +384,9 @@ func TestWhateverEndsAFlightThatLooksNothingStaysTaken(t *testing.T) {
 
 func TestARefreshJoinsALook(t *testing.T) {
 	t.Parallel()
-	looked, reply := make(chan struct{}), make(chan struct{})
-	l := &looker{do: func(n int32, _ context.Context, next func() error) error {
-		err := next()
-		if n == 1 {
-			close(looked)
-			<-reply
-		}
-		return err
-	}}
-	f := newFleet(t, redistest.Mini(t), 2, l.firstOnly)
-	go func() { <-looked; <-time.After(100 * time.Millisecond); close(reply) }()
+	h, looked, answer := firstWaits()
+	f := newFleet(t, redistest.Mini(t), 2, inFirst(h))
+	go func() { <-looked; <-time.After(100 * time.Millisecond); answer() }()
 	go func() { _, _ = f.managers[0].Token(t.Context(), env) }()
 	<-looked
 	if _, err := f.managers[0].Refresh(t.Context(), env); err != nil {
@@ -425,14 +399,14 @@ func TestARefreshJoinsALook(t *testing.T) {
 // The client runs the command twice, and Redis has lost the script.
 func TestTheClientRepeatsALook(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		l := &looker{do: func(n int32, _ context.Context, next func() error) error {
+		l := looking(func(n int32, next func() error) error {
 			if n == 1 {
 				_ = next()
 				_ = rdb.ScriptFlush(context.Background()).Err()
 			}
 			return next()
-		}}
-		f := newFleet(t, rdb, 2, l.firstOnly)
+		})
+		f := newFleet(t, rdb, 2, inFirst(l))
 		rdb.LPush(t.Context(), key("mark"), "garbage")
 		f.mustToken(f.managers[0])
 		f.mustToken(f.managers[1])
@@ -468,13 +442,13 @@ func TestASuspectTokenThatWasEvictedIsNotFetched(t *testing.T) {
 	var w wall
 	var slow atomic.Bool
 	f := newFleet(t, redistest.Mini(t), 1, w.edit, func(_ int, c *manager.Config, _ *manager.Environment) {
-		c.Redis.AddHook(&looker{do: func(_ int32, _ context.Context, next func() error) error {
+		c.Redis.AddHook(looking(func(_ int32, next func() error) error {
 			err := next()
 			if slow.Load() {
 				<-time.After(50 * time.Millisecond)
 			}
 			return err
-		}})
+		}))
 	})
 	tok := f.mustToken(f.managers[0])
 	eventually(t, time.Second, "all is done", func() bool { return f.rdb.Exists(t.Context(), key("lock")).Val() == 0 })
@@ -515,7 +489,7 @@ func TestAnEnvironmentThatIsSetAnewWhileItLooks(t *testing.T) {
 		t.Run(map[bool]string{false: "SetEnvironment", true: "RemoveEnvironment, SetEnvironment"}[removed], func(t *testing.T) {
 			t.Parallel()
 			looked, reply, second := make(chan struct{}), make(chan struct{}), make(chan struct{})
-			l := &looker{do: func(n int32, _ context.Context, next func() error) error {
+			l := looking(func(n int32, next func() error) error {
 				err := next()
 				switch n {
 				case 1:
@@ -525,9 +499,9 @@ func TestAnEnvironmentThatIsSetAnewWhileItLooks(t *testing.T) {
 					close(second)
 				}
 				return err
-			}}
+			})
 			var logged logBuffer
-			f := newFleet(t, redistest.Mini(t), 1, l.firstOnly, longLease, func(_ int, c *manager.Config, _ *manager.Environment) { c.Logger = logged.logger() })
+			f := newFleet(t, redistest.Mini(t), 1, inFirst(l), longLease, func(_ int, c *manager.Config, _ *manager.Environment) { c.Logger = logged.logger() })
 			f.listening(&logged, 1)
 			m := f.managers[0]
 			go func() { _, _ = m.Token(t.Context(), env) }()
@@ -562,10 +536,10 @@ func TestAnEnvironmentThatIsSetAnewWhileItLooks(t *testing.T) {
 }
 
 // Replies of a replica's looks are lost, and its callers leave before it finds that out: its next flights take no lease.
-func TestLostRepliesAndCallersWhoLeaveKeepTheFleetWaiting(t *testing.T) {
+func TestLostRepliesAndCallersWhoLeaveKeepNobodyFromTheLease(t *testing.T) {
 	t.Parallel()
 	var claims atomic.Int32
-	h := hookFunc(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+	h := around(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
 		if !isLook(cmd) {
 			return next(ctx, cmd)
 		}
@@ -574,14 +548,9 @@ func TestLostRepliesAndCallersWhoLeaveKeepTheFleetWaiting(t *testing.T) {
 		}
 		_ = next(ctx, cmd) // it is run
 		<-time.After(900 * time.Millisecond)
-		cmd.SetErr(os.ErrDeadlineExceeded)
 		return os.ErrDeadlineExceeded
 	})
-	f := newFleet(t, redistest.Mini(t), 2, func(i int, c *manager.Config, _ *manager.Environment) {
-		if i == 0 {
-			c.Redis.AddHook(h)
-		}
-	})
+	f := newFleet(t, redistest.Mini(t), 2, inFirst(h))
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { // a call now and then, each for half a second
@@ -613,7 +582,7 @@ func TestLostRepliesAndCallersWhoLeaveKeepTheFleetWaiting(t *testing.T) {
 func TestNoneClaimsWhileRedisFails(t *testing.T) {
 	t.Parallel()
 	var claims atomic.Int32
-	h := hookFunc(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+	h := around(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
 		if !strings.HasPrefix(cmd.Name(), "eval") {
 			return next(ctx, cmd)
 		}
@@ -624,7 +593,6 @@ func TestNoneClaimsWhileRedisFails(t *testing.T) {
 		case <-ctx.Done():
 		case <-time.After(300 * time.Millisecond):
 		}
-		cmd.SetErr(os.ErrDeadlineExceeded)
 		return os.ErrDeadlineExceeded
 	})
 	f := newFleet(t, redistest.Mini(t), 1, func(_ int, c *manager.Config, _ *manager.Environment) { c.Redis.AddHook(h) },
@@ -645,7 +613,7 @@ func TestNoneClaimsWhileRedisFails(t *testing.T) {
 func TestALookThatIsRunAfterItWasForgotten(t *testing.T) {
 	t.Parallel()
 	ran := make(chan struct{})
-	h := hookFunc(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+	h := around(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
 		if isClaim(cmd) {
 			again := redis.NewCmd(context.Background(), cmd.Args()...)
 			go func() {
@@ -656,16 +624,11 @@ func TestALookThatIsRunAfterItWasForgotten(t *testing.T) {
 				}
 			}()
 			<-time.After(100 * time.Millisecond)
-			cmd.SetErr(io.ErrUnexpectedEOF)
 			return io.ErrUnexpectedEOF
 		}
 		return next(ctx, cmd)
 	})
-	f := newFleet(t, redistest.Mini(t), 2, longLease, func(i int, c *manager.Config, _ *manager.Environment) {
-		if i == 0 {
-			c.Redis.AddHook(h)
-		}
-	})
+	f := newFleet(t, redistest.Mini(t), 2, longLease, inFirst(h))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, _ = f.managers[0].Token(ctx, env) // and gives up
@@ -683,7 +646,7 @@ func TestALookThatIsRunAfterItWasForgotten(t *testing.T) {
 func TestALookThatHangsIsNotTheNextCallersToo(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})
-	l := &looker{do: func(n int32, _ context.Context, next func() error) error {
+	l := looking(func(n int32, next func() error) error {
 		if n == 1 {
 			select {
 			case <-hang:
@@ -692,8 +655,8 @@ func TestALookThatHangsIsNotTheNextCallersToo(t *testing.T) {
 			return os.ErrDeadlineExceeded
 		}
 		return next()
-	}}
-	f := newFleet(t, redistest.Mini(t), 1, l.firstOnly)
+	})
+	f := newFleet(t, redistest.Mini(t), 1, inFirst(l))
 	defer close(hang)
 	start := time.Now()
 	for n := 1; ; n++ {
@@ -715,16 +678,8 @@ func TestALookThatHangsIsNotTheNextCallersToo(t *testing.T) {
 // A caller leaves while his look takes the lease: the endpoint isn't asked.
 func TestALookWhoseCallerHasLeftAsksNoEndpoint(t *testing.T) {
 	t.Parallel()
-	looked, reply := make(chan struct{}), make(chan struct{})
-	l := &looker{do: func(n int32, _ context.Context, next func() error) error {
-		err := next()
-		if n == 1 {
-			close(looked)
-			<-reply
-		}
-		return err
-	}}
-	f := newFleet(t, redistest.Mini(t), 1, l.firstOnly)
+	h, looked, answer := firstWaits()
+	f := newFleet(t, redistest.Mini(t), 1, inFirst(h))
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan struct{})
 	go func() {
@@ -734,22 +689,9 @@ func TestALookWhoseCallerHasLeftAsksNoEndpoint(t *testing.T) {
 	<-looked
 	cancel()
 	<-left
-	close(reply)
+	answer()
 	pause(t, 500*time.Millisecond)
 	f.calls(0)
-}
-
-// hookFunc is a hook of single commands.
-type hookFunc func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error
-
-func (h hookFunc) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h hookFunc) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-func (h hookFunc) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error { return h(ctx, cmd, next) }
 }
 
 // unlocked returns once nobody holds the lease.

@@ -261,14 +261,14 @@ func (f *flight) redisFailed(ctx context.Context, calls *health, sent time.Durat
 // look again, at once or, where the lease is busy, when its holder is done.
 func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over bool, busy *lock.BusyError) {
 	e := f.env
-	a := &attempt{flight: f, env: e, conf: f.conf, seen: r, log: e.log, plain: plain}
 	if c := &f.claim; c.lease != nil {
 		if ctx.Err() != nil || !time.Now().Before(c.lease.Until()) { // nobody waits for it, or this process was stopped for too long
 			f.unclaim(ctx)
 			return ctx.Err() != nil, nil
 		}
 		defer c.leave()
-		a.lease, a.issue, a.at = c.lease, c.issue, c.sent
+		a := f.newAttempt(r, c.lease, plain)
+		a.issue, a.at = c.issue, c.sent
 		c.lease = nil
 		return f.attempt(ctx, a, c.began), nil
 	}
@@ -283,14 +283,14 @@ func (f *flight) acquire(ctx context.Context, r *store.Record, plain bool) (over
 	if err := e.m.writes.spare(sent, e.writes.failing.Load(), waited); err != nil && !f.isExplicit() {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	a.lease, err = e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
+	lease, err := e.m.locker.Try(ctx, e.m.store.Keys(e.name).Lock, f.conf.leaseLength())
 	if busy, ok := errors.AsType[*lock.BusyError](err); ok {
 		return false, busy
 	}
 	if err != nil {
 		return f.redisFailed(ctx, &e.writes, sent, err), nil
 	}
-	return f.attempt(ctx, a, began), nil
+	return f.attempt(ctx, f.newAttempt(r, lease, plain), began), nil
 }
 
 // attempt makes an attempt with the lease, for which the flight had begun to ask at the instant, and reports whether the
