@@ -17,15 +17,15 @@ import (
 // eval runs what the scripts share with a tail, as they do.
 func eval(t *testing.T, rdb *redis.Client, tail string, args []any) []any {
 	t.Helper()
-	common, err := lua.ReadFile("lua/common.lua")
-	if err != nil {
-		t.Fatal(err)
+	var shared []byte
+	for _, name := range []string{"keys", "common", "changes"} {
+		part, err := lua.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared = append(shared, part...)
 	}
-	changes, err := lua.ReadFile("lua/changes.lua")
-	if err != nil {
-		t.Fatal(err)
-	}
-	reply, err := rdb.Eval(t.Context(), string(common)+string(changes)+tail, nil, args...).Slice()
+	reply, err := rdb.Eval(t.Context(), string(shared)+tail, nil, args...).Slice()
 	if err != nil {
 		t.Fatal(err)
 	}

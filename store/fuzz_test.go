@@ -16,7 +16,7 @@ var fuzzNow = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 
 // hashOf builds what the read script returns of a hash.
 func hashOf(names []string, values ...string) fields {
-	raw := []any{"hash"}
+	var raw []any
 	for _, v := range values {
 		raw = append(raw, v)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,11 +108,11 @@ var (
 	}
 )
 
-// fieldNames are the names of what the read script reads, as it has them.
-var fieldNames = luaList("token_fields", tokenFields) + luaList("failure_fields", failureFields) + luaList("grant_fields", grantFields)
+// fieldNames are the names of what the read script reads, as it has them: a list would be made in every run.
+var fieldNames = luaNames("token_fields", tokenFields) + luaNames("failure_fields", failureFields) + luaNames("grant_fields", grantFields)
 
-func luaList(name string, fields []string) string {
-	return fmt.Sprintf("local %s = {'%s'}\n", name, strings.Join(fields, "','"))
+func luaNames(name string, fields []string) string {
+	return fmt.Sprintf("local function %s() return '%s' end\n", name, strings.Join(fields, "','"))
 }
 
 // Read returns all there is of env, in one round trip. What is unreadable is no error: it is missing from the record.
@@ -135,43 +136,59 @@ func (s *Store) ReadOrIssue(ctx context.Context, env, lockValue string, ttl time
 		return nil, Issue{}, err
 	}
 	r := s.decode(env, reply)
-	issue := Issue{Version: Version(number(reply, readReply))}
+	issue := Issue{Version: Version(number(reply, replyIssued))}
 	if issue.Version != 0 {
 		issue.At, r.Lock = r.Now, nil
 	}
 	return r, issue, nil
 }
 
-// readReply is the number of elements of the read script's reply; after those there may be a version.
-const readReply = 10
+// The elements of the read script's reply.
+const (
+	replySeconds = iota // Redis's clock
+	replyMicros         // and the microseconds of the second
+	replyMark           // three of them
+	_
+	_
+	replyLockTTL
+	replyHolder
+	replyFailureTTL
+	replyFailure
+	replyGrantTTL
+	replyGrant
+	replyIssued // nil where none was
+	replyTokenTTL
+	replyToken // this and what follows
+	readReply  = replyToken
+)
 
 // read are the keys of the read script.
 func (k Keys) read() []string { return []string{k.Token, k.Mark, k.Failure, k.Lock, k.Grant} }
 
 // decode reads a reply of the read script.
 func (s *Store) decode(env string, reply []any) *Record {
-	now := time.UnixMicro(number(reply, 0)).UTC()
-	mark := list(reply, 3)
+	now := time.Unix(number(reply, replySeconds), number(reply, replyMicros)*1000).UTC()
+	mark := func(i int) Version { return plausible(text(reply, replyMark+i), now) }
 	r := &Record{
 		Now:  now,
-		Mark: Mark{plausible(text(mark, 0), now), plausible(text(mark, 1), now), plausible(text(mark, 2), now)},
-		Lock: decodeLock(text(reply, 6), number(reply, 7)),
+		Mark: Mark{mark(0), mark(1), mark(2)},
+		Lock: decodeLock(text(reply, replyHolder), number(reply, replyLockTTL)),
 	}
-	token := fields{raw: list(reply, 1), names: tokenFields, now: now}
+	token := fields{raw: reply[replyToken:], names: tokenFields, now: now}
 	r.tokenRaw = token.text(fieldVersion)
-	r.TTL = milliseconds(number(reply, 2))
+	r.TTL = milliseconds(number(reply, replyTokenTTL))
 	if !token.missing() {
 		s.decodeTokenInto(r, env, token)
 	}
 	if r.Stored() == nil {
 		r.TTL = 0
 	}
-	failure := fields{raw: list(reply, 4), names: failureFields, now: now}
+	failure := fields{raw: list(reply, replyFailure), names: failureFields, now: now}
 	r.failureRaw = failure.text(fieldVersion)
-	if !failure.missing() && number(reply, 5) > 0 {
+	if !failure.missing() && number(reply, replyFailureTTL) > 0 {
 		r.Failure = decodeFailure(failure) // an unreadable one binds nobody and is replaced by the next
 	}
-	r.Grant = s.decodeGrant(env, fields{raw: list(reply, 8), names: grantFields, now: now}, milliseconds(number(reply, 9)))
+	r.Grant = s.decodeGrant(env, fields{raw: list(reply, replyGrant), names: grantFields, now: now}, milliseconds(number(reply, replyGrantTTL)))
 	return r
 }
 
@@ -194,7 +211,7 @@ func decodeLock(value string, pttl int64) *Lock {
 
 // fields are a hash's values as the read script returns them.
 type fields struct {
-	raw   []any // type, then a value for each name; empty where the key is missing
+	raw   []any // a value for each name; that of another type, its name alone; empty where the key is missing
 	names []string
 	now   time.Time
 }
@@ -202,10 +219,8 @@ type fields struct {
 func (f fields) missing() bool { return len(f.raw) == 0 }
 
 func (f fields) text(name string) string {
-	for i, n := range f.names {
-		if n == name {
-			return text(f.raw, i+1)
-		}
+	if f.hash() == nil {
+		return text(f.raw, slices.Index(f.names, name))
 	}
 	return ""
 }
@@ -229,7 +244,7 @@ func (f fields) int(name string) int {
 }
 
 func (f fields) hash() error {
-	if text(f.raw, 0) != "hash" {
+	if len(f.raw) != len(f.names) {
 		return errors.New("not a hash")
 	}
 	return nil

@@ -14,7 +14,7 @@ var lua embed.FS
 
 // script makes one of files, beside those that are shared by all. It goes over the wire without its comments.
 func script(names ...string) *redis.Script {
-	return scriptOf("", append([]string{"common", "changes"}, names...)...)
+	return scriptOf("", append([]string{"keys", "common", "changes"}, names...)...)
 }
 
 // scriptOf makes a script of the beginning and files.
@@ -37,7 +37,7 @@ func scriptOf(beginning string, names ...string) *redis.Script {
 
 // A redis.Script is immutable once made and safe for concurrent use.
 var (
-	readScript       = scriptOf(fieldNames, "common", "read")
+	readScript       = scriptOf(fieldNames, "keys", "read", "common", "claim")
 	issueScript      = script("grants", "issue")
 	putScript        = script("grants", "put")
 	failScript       = script("grants", "fail")

@@ -15,7 +15,7 @@ const (
 	Renew      Step = "renew"      // redsync's script that extends the lease
 	Release    Step = "release"    // redsync's script that deletes the lock: also where it isn't known whether it was taken
 	Read       Step = "read"       // read.lua
-	Claim      Step = "claim"      // read.lua, which may take the lease: then its reply has an eleventh element
+	Claim      Step = "claim"      // read.lua, which may take the lease: then its reply's twelfth element is the version
 	Issue      Step = "issue"      // issue.lua
 	Put        Step = "put"        // put.lua
 	Fail       Step = "fail"       // fail.lua

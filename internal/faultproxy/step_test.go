@@ -144,15 +144,15 @@ func testSteps(t *testing.T, direct *redis.Client, protocol int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := seen.last(faultproxy.Reply); f.Step != faultproxy.Read || len(f.Reply) != 10 {
+	if f := seen.last(faultproxy.Reply); f.Step != faultproxy.Read || len(f.Reply) != 13 {
 		t.Fatalf("a read is recognised as %q with a reply of %d elements", f.Step, len(f.Reply))
 	}
-	for _, want := range []int{11, 10} { // the second finds the first one's lease
+	for _, issued := range []bool{true, false} { // the second finds the first one's lease
 		if _, _, err := s.ReadOrIssue(ctx, "claimed", one.NewValue(), length); err != nil {
 			t.Fatal(err)
 		}
-		if f := seen.last(faultproxy.Reply); f.Step != faultproxy.Claim || len(f.Reply) != want {
-			t.Fatalf("a claim is recognised as %q with a reply of %d elements, want %d", f.Step, len(f.Reply), want)
+		if f := seen.last(faultproxy.Reply); f.Step != faultproxy.Claim || len(f.Reply) != 13 || (f.Reply[11] != "") != issued {
+			t.Fatalf("a claim is recognised as %q with the reply %q; issued: %t", f.Step, f.Reply, issued)
 		}
 	}
 	lease, err := one.Try(ctx, s.Keys("prod").Lock, length)

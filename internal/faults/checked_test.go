@@ -346,7 +346,7 @@ func TestAnEventSurvivesItsLine(t *testing.T) {
 func TestAClaimIsALeaseAndAVersion(t *testing.T) {
 	t.Parallel()
 	got := outcomes(faultproxy.Frame{
-		Step: faultproxy.Claim, Args: []string{"EVALSHA", "…", "2", "…", "…", "r1|A", "3000"}, Reply: append(make([]string, 10), "7"),
+		Step: faultproxy.Claim, Args: []string{"EVALSHA", "…", "2", "…", "…", "r1|A", "3000"}, Reply: append(make([]string, 11), "7", "-2"),
 	})
 	if want := []event{{Kind: kindGranted, Lease: "r1|A"}, {Kind: kindIssued, Version: 7}}; !slices.Equal(got, want) {
 		t.Errorf("%+v; want %+v", got, want)
@@ -361,7 +361,7 @@ func TestOutcomesAreReadFromReplies(t *testing.T) {
 		in   faultproxy.Frame
 		want event // Kind "": none
 	}{
-		{"looked", faultproxy.Frame{Step: faultproxy.Claim, Reply: make([]string, 10)}, event{}},
+		{"looked", faultproxy.Frame{Step: faultproxy.Claim, Reply: make([]string, 13)}, event{}},
 		{
 			"granted",
 			faultproxy.Frame{Step: faultproxy.Acquire, Args: []string{"EVALSHA", "…", "1", "…", "r1|A", "3000", "…"}, Reply: []string{"acquired"}},

@@ -268,8 +268,8 @@ func outcomes(f faultproxy.Frame) []event {
 	switch {
 	case f.Step == faultproxy.Acquire && first == "acquired":
 		return []event{granted()}
-	case f.Step == faultproxy.Claim && len(f.Reply) > 10:
-		return []event{granted(), {Kind: kindIssued, Version: store.Version(number(f.Reply, 10))}}
+	case f.Step == faultproxy.Claim && number(f.Reply, 11) > 0:
+		return []event{granted(), {Kind: kindIssued, Version: store.Version(number(f.Reply, 11))}}
 	case f.Step == faultproxy.Renew && first == "1":
 		return []event{{Kind: kindRenewed}}
 	case f.Step == faultproxy.Release && first == "1":

@@ -223,8 +223,8 @@ func (c *checker) executed(o *op, reply any, before, after state) {
 
 // claimed is the version that a read has brought, 0 where it has brought none.
 func claimed(reply any) store.Version {
-	if l, ok := reply.([]any); ok && len(l) > 10 {
-		s, _ := l[10].(string)
+	if l, ok := reply.([]any); ok && len(l) > 11 {
+		s, _ := l[11].(string)
 		return number(s)
 	}
 	return 0
@@ -488,14 +488,11 @@ func (c *checker) delivered(o *op, reply any) {
 	}
 	switch {
 	case (o.what == "read" || o.what == "claim") && len(l) >= 8:
-		mark, _ := l[3].([]any)
-		text := func(i int) store.Version { s, _ := mark[i].(string); return number(s) }
-		if len(mark) == 3 {
-			if text(0) < k.dropped {
-				k.dropped = 0 // Redis lost its history
-			}
-			k.learnDropped(text(2), o.executed)
+		mark := func(i int) store.Version { s, _ := l[i].(string); return number(s) }
+		if mark(2) < k.dropped {
+			k.dropped = 0 // Redis lost its history
 		}
+		k.learnDropped(mark(4), o.executed)
 		if v := claimed(reply); v != 0 {
 			k.begun, k.lease, k.version, k.issuedAt = true, o.argv()[0], v, o.executed
 		}

@@ -52,7 +52,7 @@ var allMistakes = []mistake{
 		andAt:  "	go lease.renew(now)\n	return lease\n}\n",
 		andNew: "	releaser = l.rdb\n	go lease.renew(now)\n	return lease\n}\n\nvar releaser redis.UniversalClient\n",
 	},
-	{name: "a first look takes another's lease", file: "store/lua/read.lua", old: "and lock_ttl == -2 and grant_ttl == -2\n", new: "and grant_ttl == -2\n"},
+	{name: "a first look takes another's lease", file: "store/lua/read.lua", old: "and lock_ttl == -2 and grant_ttl == -2)", new: "and grant_ttl == -2)"},
 	{name: "a first look takes the lease in spite of a failure", file: "store/lua/read.lua", old: "and failure_ttl == -2 and lock_ttl == -2", new: "and lock_ttl == -2"},
 	{name: "a lease isn't renewed", file: "lock/lock.go", old: "timer := time.NewTimer(l.length / 3)", new: "timer := time.NewTimer(100 * l.length)"},
 	{name: "a failure binds though it is local", file: "manager/decide.go", old: "return len(reporters(f)) >= unreachableQuorum", new: "return true"},

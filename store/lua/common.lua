@@ -1,5 +1,4 @@
--- What every script shares; it is put before each of them. The read has it, too, and each replica brings that when it starts: what
--- only others need is in changes.lua.
+-- What every script shares that writes; it is put before each of them, after keys.lua. The read has it, too, where it takes a lease.
 -- Redis's clock, in microseconds since the epoch: a double holds that exactly until the year 2255.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -15,24 +14,6 @@ end
 
 -- A number as digits: tostring would write 1.7e+15.
 local function digits(n) return string.format('%.0f', n) end
-
-local function type_of(key)
-  local t = redis.call('TYPE', key)
-  return t.ok or t
-end
-
--- What a command about a key of the type brings; nil and its type where the key is something else. That is asked for only
--- after a refusal, which, if it has another reason, is the script's.
-local function of_type(want, command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  local t = type_of(key)
-  if t == want then return redis.call(command, key, ...) end
-  return nil, t
-end
-
--- The marks as they are: the last version issued, the highest stored, the highest dropped.
-local function raw_mark(key) return of_type('hash', 'HMGET', key, 'issued', 'stored', 'dropped') or {} end
 
 local function mark_of(raw) return { issued = version(raw[1]), stored = version(raw[2]), dropped = version(raw[3]) } end
 
