@@ -219,8 +219,8 @@ type fields struct {
 func (f fields) missing() bool { return len(f.raw) == 0 }
 
 func (f fields) text(name string) string {
-	if f.hash() == nil {
-		return text(f.raw, slices.Index(f.names, name))
+	if i := slices.Index(f.names, name); i >= 0 && f.hash() == nil {
+		return text(f.raw, i)
 	}
 	return ""
 }
