@@ -1,11 +1,13 @@
 package lock_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/onetoken/onetoken/internal/faultproxy"
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/lock"
 )
@@ -36,6 +38,41 @@ func TestALeaseThatAScriptHasTakenIsRenewedAtOnce(t *testing.T) {
 		}
 		if n := rdb.Exists(t.Context(), key).Val(); n != 0 {
 			t.Error("the lock is still there")
+		}
+	})
+}
+
+// Its first renewal vanishes; the second comes while there is still something to renew, however long the lease is to be.
+func TestALeaseThatAScriptHasTakenOutlivesALostRenewal(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		for _, length := range []time.Duration{6 * time.Second, 30 * time.Second} {
+			var renewals atomic.Int32
+			proxy, err := faultproxy.New(rdb.Options().Addr, faultproxy.Options{Hook: func(f faultproxy.Frame) faultproxy.Action {
+				if f.Step != faultproxy.Renew || f.Phase != faultproxy.Request {
+					return faultproxy.Pass
+				}
+				if renewals.Add(1) == 1 {
+					return faultproxy.BlackHole
+				}
+				<-time.After(100 * time.Millisecond) // Redis is a way off
+				return faultproxy.Pass
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(proxy.Close)
+			o := redistest.Options(proxy.Addr())
+			o.ReadTimeout = time.Minute // the call has its own
+			client := redistest.NewClient(t, o)
+			lease := hold(t, client, locker(t, client, "replica-1"), 2*time.Second, length)
+			<-time.After(2500 * time.Millisecond)
+			if isLost(lease) || renewals.Load() < 2 || rdb.Get(t.Context(), key).Val() != lease.Value() {
+				t.Errorf("a lease of %v: lost is %v after %d renewals; the key holds %q", length, isLost(lease), renewals.Load(), rdb.Get(t.Context(), key).Val())
+			}
+			if err := lease.Release(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -53,6 +53,9 @@ const Longest = 10 * time.Minute
 // DefaultTimeout bounds one call of Redis: an acquire, a renewal, a release.
 const DefaultTimeout = time.Second
 
+// minPause is how long a renewal that failed is let alone at least.
+const minPause = 20 * time.Millisecond
+
 // A Locker takes leases for one holder. It is safe for concurrent use; the client stays the caller's.
 type Locker struct {
 	rdb     redis.UniversalClient
@@ -213,7 +216,7 @@ func (l *Lease) renew(now bool) {
 			asked <- fmt.Errorf("%w: %s", ErrLost, l.key)
 			return
 		default:
-			timer.Reset(min(l.length/10, time.Until(l.Until())))
+			timer.Reset(max(min(l.length/10, time.Until(l.Until())/2), minPause)) // there may be far less left than its length
 			asked <- &UnavailableError{Key: l.key, Err: err}
 		}
 	}
