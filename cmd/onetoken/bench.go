@@ -271,7 +271,7 @@ func (b *benchAnswer) text(f benchFlags) string {
 func (c *benchCold) text(out *strings.Builder, title string) {
 	benchTable(out, title, [][3]string{
 		{"endpoint calls", strconv.Itoa(c.EndpointCalls), "1, however many ask"},
-		{"it was called after", milliseconds(c.AskedAfterMS), "three round trips to Redis: a read, the lease, a version"},
+		{"it was called after", milliseconds(c.AskedAfterMS), "a round trip to Redis, and a turn of all replicas on these cores"},
 		{"wait beyond the endpoint: median", milliseconds(c.Wait.P50), "round trips to Redis, and the work of all replicas on these cores"},
 		{"… of 99 in 100", milliseconds(c.Wait.P99), "little more: all hear of the token at once"},
 		{"… longest", milliseconds(c.Wait.Max), ""},
