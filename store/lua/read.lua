@@ -7,9 +7,9 @@
 --        ('' where it is no string), 8 the failure's PTTL, 9 the failure, 10 the grant's PTTL, 11 the grant, 12 the version, where
 --        one was issued (lock and marks are as they were before), 13 the token's PTTL, from 14 on the token
 --        A hash is a value for each name (nil where the field is missing), another type is its name alone, a missing key nil, of the
---        token nothing. What most have is flat, since a list within costs Redis as much as ten values.
--- All replicas of a fleet run this at the same moment. So there is no table or function that isn't used, and no command about what
--- most of the time isn't there but the PTTL that says so.
+--        token nothing. What most have is flat: each list within is more work for Redis.
+-- All replicas of a fleet run this at the same moment. So what only a claim needs is made after this, and there is no command about
+-- what most of the time isn't there but the PTTL that says so.
 local function hash(key, ...)
   local values, t = of_type('hash', 'HMGET', key, ...)
   return values or { t }
