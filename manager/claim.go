@@ -37,7 +37,7 @@ const (
 func (f *flight) mayClaim(sent time.Duration) bool {
 	e, first := f.env, !f.looked
 	f.looked = true
-	if !first || f.conf.rotating != nil || e.m.reads.row.Load() != nil || e.m.writes.row.Load() != nil || int64(sent) < e.m.claimAfter.Load() {
+	if !first || f.conf.rotating != nil || e.m.reads.failing() || e.m.writes.failing() || int64(sent) < e.m.claimAfter.Load() {
 		return false
 	}
 	e.mu.Lock()
@@ -50,30 +50,32 @@ func (f *flight) mayClaim(sent time.Duration) bool {
 
 // readOrClaim is a look, sent at the instant, that takes the lease where there is nothing.
 func (f *flight) readOrClaim(ctx context.Context, sent time.Duration) (*store.Record, error) {
-	m, key := f.env.m, f.env.m.store.Keys(f.env.name).Lock
+	m, env := f.env.m, f.env.name
 	value, length, began := m.locker.NewValue(), f.conf.leaseLength(), time.Now()
 	lasts := min(claimLasts, length)
-	r, issue, err := m.store.ReadOrIssue(ctx, f.env.name, value, lasts)
+	r, issue, err := m.store.ReadOrIssue(ctx, env, value, lasts)
+	if err == nil && issue.Version == 0 {
+		m.refreshing.leave()
+		return r, nil
+	}
+	key := m.store.Keys(env).Lock
 	switch {
-	case err != nil || issue.Version == 0:
+	case err != nil:
 	case ctx.Err() != nil: // nobody waits for it any more
 		err = context.Cause(ctx)
 	case time.Since(began) > lasts/2: // too late: it might end before it is renewed
 		err = &store.StatusError{Op: "read", Key: key, Err: os.ErrDeadlineExceeded}
-	}
-	if err == nil && issue.Version != 0 {
+	default:
 		f.claim = claim{m.locker.Held(key, value, lasts, length, began), issue, sent, began, m.refreshing.leaveWithin(refreshTakes)}
 		return r, nil
 	}
 	m.refreshing.leave()
-	if err != nil {
-		m.claimedInVain()
-		m.spawn(func() { // else it ends by itself
-			_ = m.locker.Forget(ctx, key, value)
-			f.wakeNext()
-		})
-	}
-	return r, err
+	m.claimedInVain()
+	m.spawn(func() { // else it ends by itself
+		_ = m.locker.Forget(ctx, key, value)
+		f.wakeNext()
+	})
+	return nil, err
 }
 
 // wakeNext has a flight look again that has begun since, and may have seen the lease.

@@ -79,8 +79,11 @@ type failures struct {
 // old reports whether the row says nothing any more: nobody has tried for long.
 func (f *failures) old(now time.Duration) bool { return now-f.at >= evidenceLasts }
 
+// failing reports whether the last call failed.
+func (t *trials) failing() bool { return t.row.Load() != nil }
+
 func (t *trials) succeeded() {
-	if t.row.Load() != nil {
+	if t.failing() {
 		t.row.Store(nil)
 	}
 }

@@ -138,7 +138,7 @@ func (s *Store) ReadOrIssue(ctx context.Context, env, lockValue string, ttl time
 	r := s.decode(env, reply)
 	issue := Issue{Version: Version(number(reply, replyIssued))}
 	if issue.Version != 0 {
-		issue.At, r.Lock = r.Now, nil
+		issue.At = r.Now
 	}
 	return r, issue, nil
 }

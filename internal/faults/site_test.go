@@ -288,7 +288,7 @@ func outcomes(f faultproxy.Frame) []event {
 			return nil
 		}
 		// The code is the sixth argument after the version.
-		code := f.Args[min(3+int(number(f.Args, 2))+6, len(f.Args)-1)]
+		code := f.Args[min(after+6, len(f.Args)-1)]
 		return []event{{Kind: kindFailed, Version: arg(), RetryAt: retry.UnixNano(), What: code}}
 	}
 	return nil
