@@ -176,8 +176,9 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	case err == nil:
 		a.ends(outcomeStored, "")
 		a.log.Info("refreshed", "outcome", outcomeStored)
-		a.publish(e.newStoredSnapshot(t, sent+min(ttl, life)), sent)
-		return a.flight.serveOwn(t) || a.tooShort(life, sent+min(ttl, life))
+		expires := a.expires(ctx, life, sent+min(ttl, life))
+		a.publish(e.newStoredSnapshot(t, expires), sent)
+		return a.flight.serveOwn(t) || a.tooShort(life, expires)
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.ends(outcomeObsolete, "")
 		e.fenced(ctx, "token", err)
@@ -200,6 +201,21 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		a.later(err, func() { a.putLater(ctx, life, t, until) })
 		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
 	}
+}
+
+// expires is when the token, stored, ends: at the instant, by the write's own reply. A write that took long says less than there is
+// left. Where that would be too little to be handed out, a look says more, as it does to all others.
+func (a *attempt) expires(ctx context.Context, life, written time.Duration) time.Duration {
+	e := a.env
+	sent := e.m.now()
+	if written-sent > a.conf.policy.margin(life) {
+		return written
+	}
+	r, err := e.m.store.Read(ctx, e.name)
+	if err != nil || r.Token == nil || r.Token.Version != a.issue.Version {
+		return written
+	}
+	return max(written, sent+min(r.TTL, life))
 }
 
 // tooShort ends the flight if the token, stored, is already too near its end to be handed out: to ask at once for the next

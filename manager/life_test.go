@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/manager/managertest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
@@ -129,6 +131,61 @@ func TestTokenForOfAnUnknownEnvironment(t *testing.T) {
 		var unknown *manager.UnknownEnvironmentError
 		if _, err := kit.Manager.TokenFor(t.Context(), "prod", time.Second); !errors.As(err, &unknown) {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// What is left of a life is counted from before the write was sent: by a slow one nothing would be, where others read that there is
+// enough. The endpoint is asked once.
+func TestATokenWhoseWriteTookLongIsHandedOutWhileOthersHaveIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := tap(func(cmd redis.Cmder) error {
+			if isPut(cmd) {
+				<-time.After(900 * time.Millisecond)
+			}
+			return nil
+		})
+		kit := managertest.NewFleet(t, 2, managertest.Options{
+			InMemory: true,
+			Endpoint: mockendpoint.Options{Life: 2 * time.Second, Default: mockendpoint.Reply{Delay: 200 * time.Millisecond}},
+			Config:   func(_ int, c *manager.Config) { c.Redis.AddHook(slow) },
+		})
+		tok, err := kit.Manager.Token(t.Context(), managertest.Environment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others, err := kit.Managers[1].Token(t.Context(), managertest.Environment)
+		if err != nil || others.Version != tok.Version {
+			t.Errorf("another has %v, %v; want %v", others, err, tok)
+		}
+		if calls := kit.Endpoint.Calls(); calls != 1 {
+			t.Errorf("%d calls, want 1", calls)
+		}
+	})
+}
+
+// One that is near its end by what others read, too, is an answer, not a reason to ask again at once.
+func TestATokenThatIsTooNearItsEndOnceStoredIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kit := managertest.NewFleet(t, 1, managertest.Options{
+			InMemory: true,
+			Endpoint: mockendpoint.Options{Life: 2 * time.Second, Default: mockendpoint.Reply{Delay: 900 * time.Millisecond}},
+			Config: func(_ int, c *manager.Config) {
+				c.Redis.AddHook(tap(func(cmd redis.Cmder) error {
+					if isPut(cmd) {
+						<-time.After(950 * time.Millisecond)
+					}
+					return nil
+				}))
+			},
+		})
+		var failed *manager.EndpointError
+		_, err := kit.Manager.Token(t.Context(), managertest.Environment)
+		if !errors.As(err, &failed) || failed.Code != "bad_reply" {
+			t.Fatalf("got %v, want the bad_reply of a token too near its end", err)
+		}
+		if calls := kit.Endpoint.Calls(); calls != 1 {
+			t.Errorf("%d calls, want 1", calls)
 		}
 	})
 }
