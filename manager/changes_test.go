@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/onetoken/onetoken/manager"
 	"github.com/onetoken/onetoken/manager/endpoint"
 	"github.com/onetoken/onetoken/manager/managertest"
@@ -308,4 +310,84 @@ func TestARefreshTokenThatCouldNotBeWrittenIsNotForgottenWithItsEnvironment(t *t
 		}
 		wantNoReuse(t, kit)
 	})
+}
+
+// A Refresh that has joined the flight of the token that is known by then wants a newer one, also where the environment goes before that
+// flight is over.
+func TestARefreshDoesNotGetWhatWasKnownWhereTheEnvironmentGoes(t *testing.T) {
+	isA := func(want any) func(error) bool {
+		return func(err error) bool { return errors.As(err, want) }
+	}
+	for name, c := range map[string]struct {
+		goes func(kit *managertest.Kit, env manager.Environment) error
+		ok   func(err error) bool // nil: a newer token
+	}{
+		"it is removed": {
+			func(kit *managertest.Kit, _ manager.Environment) error {
+				return kit.Manager.RemoveEnvironment(managertest.Environment)
+			},
+			isA(new(*manager.UnknownEnvironmentError)),
+		},
+		"it is changed": {
+			func(kit *managertest.Kit, env manager.Environment) error {
+				env.Scopes = []string{"other"}
+				return kit.Manager.SetEnvironment(managertest.Environment, env)
+			},
+			nil,
+		},
+		"the manager is closed": {
+			func(kit *managertest.Kit, _ manager.Environment) error {
+				go func() { _ = kit.Manager.Close() }()
+				return nil
+			},
+			func(err error) bool { return errors.Is(err, manager.ErrClosed) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var env manager.Environment
+				var puts atomic.Int32
+				kit := managertest.NewFleet(t, 1, managertest.Options{
+					InMemory: true,
+					Config: func(_ int, config *manager.Config) {
+						env = config.Environments[managertest.Environment]
+						config.Redis.AddHook(around(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+							err := next(ctx, cmd)
+							if isPut(cmd) {
+								switch puts.Add(1) {
+								case 1:
+									return errors.New("EOF: the reply was lost")
+								case 2:
+									<-time.After(500 * time.Millisecond)
+								}
+							}
+							return err
+						}))
+					},
+				})
+				known, err := kit.Manager.Token(t.Context(), managertest.Environment) // as it is read, while its writer doesn't know yet
+				if err != nil || puts.Load() != 1 && puts.Load() != 2 {
+					t.Fatalf("%v, after %d writes", err, puts.Load())
+				}
+				type answer struct {
+					*manager.Token
+					err error
+				}
+				answered := make(chan answer, 1)
+				go func() {
+					tok, err := kit.Manager.Refresh(t.Context(), managertest.Environment)
+					answered <- answer{tok, err}
+				}()
+				<-time.After(100 * time.Millisecond)
+				must(t, c.goes(kit, env))
+				got := <-answered
+				switch {
+				case c.ok != nil && (got.err == nil || !c.ok(got.err)):
+					t.Errorf("got %v, %v", got.Token, got.err)
+				case c.ok == nil && (got.err != nil || got.Version <= known.Version):
+					t.Errorf("got %v, %v; want a newer token than %v", got.Token, got.err, known)
+				}
+			})
+		})
+	}
 }

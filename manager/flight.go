@@ -45,7 +45,7 @@ type flight struct {
 	waitingFor string            // for the error of a caller that gives up
 	refresh    trace.SpanContext // of its last attempt
 	result     *Token            // set before done is closed, and so is err
-	err        error
+	err        error             // with a result, for those who asked for a newer one
 }
 
 var errAbandoned = errors.New("onetoken: nobody waits for it any more")
@@ -147,8 +147,16 @@ func (f *flight) waitFor(ctx context.Context, a ask) (*Token, error) {
 				return s.token, nil
 			}
 		}
-		return f.result, f.err
+		return f.outcome(a)
 	}
+}
+
+// outcome is what the flight, which is over, has brought to a caller that joined it with a.
+func (f *flight) outcome(a ask) (*Token, error) {
+	if f.err != nil && (f.result == nil || f.result.Version <= a.above) {
+		return nil, f.err
+	}
+	return f.result, nil
 }
 
 // joinLocked adds a to what the flight is asked for.
@@ -199,7 +207,7 @@ func (f *flight) giveUp(ctx context.Context, a ask) (*Token, error) {
 	defer f.env.mu.Unlock()
 	select {
 	case <-f.done:
-		return f.result, f.err
+		return f.outcome(a)
 	default:
 	}
 	f.leaveLocked(a)
@@ -257,12 +265,20 @@ func (f *flight) endLocked(cause error) {
 
 // endOutdatedLocked ends a flight whose settings are no longer those of its environment.
 func (f *flight) endOutdatedLocked() {
+	if err := f.outdatedLocked(); err != nil {
+		f.endLocked(err)
+	}
+}
+
+// outdatedLocked returns why the flight's settings are no longer those of its environment, nil where they are.
+func (f *flight) outdatedLocked() error {
 	switch e := f.env; {
 	case e.retired:
-		f.endLocked(errRetired)
+		return errRetired
 	case f.conf != e.conf():
-		f.endLocked(errReconfigured)
+		return errReconfigured
 	}
+	return nil
 }
 
 // finishLocked gives everybody the result. Only the first one counts.
@@ -296,7 +312,7 @@ func (f *flight) serve() bool {
 }
 
 // serveOwn is serve for the flight's own new token, which has no snapshot if the manager was closed meanwhile, or the
-// environment taken out or changed.
+// environment taken out or changed. Who has joined since for a newer one gets that as an error.
 func (f *flight) serveOwn(t *Token) bool {
 	if f.serve() {
 		return true
@@ -304,11 +320,14 @@ func (f *flight) serveOwn(t *Token) bool {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	gone := e.closed || e.retired || f.conf != e.conf()
-	if gone {
-		f.finishLocked(t, nil)
+	gone := f.outdatedLocked()
+	if e.closed {
+		gone = ErrClosed
 	}
-	return gone
+	if gone != nil {
+		f.finishLocked(t, gone)
+	}
+	return gone != nil
 }
 
 // passOver asks for a token above one that is alive in Redis, but not here, where its life only shrinks.
