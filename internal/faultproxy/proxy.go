@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Phase is where a frame is on its way.
@@ -41,9 +42,10 @@ func (a Action) String() string { return [...]string{"pass", "cut", "black hole"
 type Frame struct {
 	Step   Step
 	Phase  Phase
-	Args   []string // of the request, also for its reply; nil for a message and for what isn't RESP
-	Reply  []string // of a reply or message: its elements, "" for those that are lists; a scalar is one element
-	Failed bool     // of a reply: it is an error
+	Args   []string  // of the request, also for its reply; nil for a message and for what isn't RESP
+	Reply  []string  // of a reply or message: its elements, "" for those that are lists; a scalar is one element
+	Failed bool      // of a reply: it is an error
+	Came   time.Time // when the request came, also for its reply: Redis can't have run it before; zero as Args are nil
 }
 
 // A Hook is called for every frame, which waits for its answer: a hook that blocks delays what follows in the same
@@ -225,7 +227,7 @@ type conn struct {
 
 	mu         sync.Mutex   // guards what follows
 	server     *net.TCPConn // nil until it is connected
-	pending    [][]string   // requests whose replies are to come
+	pending    []Frame      // requests whose replies are to come
 	subscribed bool
 }
 
@@ -331,13 +333,13 @@ func (c *conn) frames(from *net.TCPConn, phase Phase) func() ([]byte, Frame, err
 }
 
 func (c *conn) request(v value) Frame {
-	f := Frame{Step: stepOf(v.elements), Phase: Request, Args: v.elements}
+	f := Frame{Step: stepOf(v.elements), Phase: Request, Args: v.elements, Came: time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.Step == Subscribe {
 		c.subscribed = true // its reply is a message
 	} else {
-		c.pending = append(c.pending, v.elements)
+		c.pending = append(c.pending, f)
 	}
 	return f
 }
@@ -351,8 +353,9 @@ func (c *conn) reply(v value) Frame {
 		return f
 	}
 	if len(c.pending) > 0 {
-		f.Args, c.pending = c.pending[0], c.pending[1:]
-		f.Step = stepOf(f.Args)
+		asked := c.pending[0]
+		c.pending = c.pending[1:]
+		f.Step, f.Args, f.Came = asked.Step, asked.Args, asked.Came
 	}
 	return f
 }

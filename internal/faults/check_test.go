@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -236,7 +237,7 @@ func (x expectation) served(h history, report func(string, ...any)) {
 func (x expectation) oneHolder(h history, report func(string, ...any)) {
 	type hold struct {
 		by, lease string
-		from      int64 // when it was granted, or renewed last
+		from      int64 // when it was granted, or renewed last, at the earliest
 	}
 	var held hold
 	gaveUp := map[string]bool{} // by replica and lease, since that was asked for
@@ -254,12 +255,12 @@ func (x expectation) oneHolder(h history, report func(string, ...any)) {
 			if left := held.from + int64(x.lease) - crossing - e.At; held.by != "" && !same && left > 0 && !h.lostBetween(held.from-crossing, e.At) {
 				report("%s was granted the lease %v before that of %s was over", e.Replica, time.Duration(left), held.by)
 			}
-			if held = (hold{e.Replica, e.Lease, e.At}); gaveUp[e.Replica+e.Lease] {
+			if held = (hold{e.Replica, e.Lease, cmp.Or(e.Came, e.At)}); gaveUp[e.Replica+e.Lease] {
 				held = hold{} // it has been given back before it was granted, by what follows at once
 			}
 		case kindRenewed:
 			if e.Replica == held.by {
-				held.from = e.At
+				held.from = max(held.from, cmp.Or(e.Came, e.At))
 			}
 		case kindFreeing:
 			gaveUp[e.Replica+e.Lease] = true

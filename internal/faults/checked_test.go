@@ -139,6 +139,9 @@ func TestABadHistoryIsFlagged(t *testing.T) {
 		{"two holders after a renewal", "lease", adding(
 			event{Kind: kindGranted, Replica: "r3", At: at(2200)}, event{Kind: kindRenewed, Replica: "r3", At: at(3000)},
 			event{Kind: kindGranted, Replica: "r1", At: at(4500)}), nil},
+		{"two holders after a renewal whose reply was late", "lease", adding(
+			event{Kind: kindGranted, Replica: "r3", At: at(2200)}, event{Kind: kindRenewed, Replica: "r3", Came: at(3000), At: at(3200)},
+			event{Kind: kindGranted, Replica: "r1", At: at(4900)}), nil},
 		{"two holders, where the second one gives up what he had asked for before", "lease", adding(
 			event{Kind: kindGranted, Replica: "r3", At: at(2200), Lease: "r3|A"}, event{Kind: kindFreeing, Replica: "r3", At: at(2250), Lease: "r3|B"},
 			event{Kind: kindGranted, Replica: "r1", At: at(2300), Lease: "r1|A"}), nil},
@@ -224,6 +227,9 @@ func TestAHistoryThatAFaultExplainsIsNotFlagged(t *testing.T) {
 			event{Kind: kindGranted, Replica: "r3", At: at(2200), Lease: "r3|A"}, event{Kind: kindGranted, Replica: "r3", At: at(2300), Lease: "r3|A"}), nil},
 		{"another holder once the lease has run out", adding(
 			event{Kind: kindGranted, Replica: "r3", At: at(2200)}, event{Kind: kindGranted, Replica: "r1", At: at(4250)}), nil},
+		{"another holder once the lease has run out, since it was asked to renew it and not since its late reply", adding(
+			event{Kind: kindGranted, Replica: "r3", At: at(2200)}, event{Kind: kindRenewed, Replica: "r3", Came: at(3000), At: at(3200)},
+			event{Kind: kindGranted, Replica: "r1", At: at(5010)}), nil},
 		{"another holder once Redis has forgotten the lease", adding(
 			event{Kind: kindGranted, Replica: "r3", At: at(2110)}, lost, event{Kind: kindGranted, Replica: "r1", At: at(2250)}), nil},
 		{"another holder, whose grant before Redis forgot it is noted after that", adding(lost,

@@ -44,7 +44,8 @@ type event struct {
 	Process int    `json:"process,omitempty"` // of an answer: the replica's process id
 	Caller  string `json:"caller,omitempty"`  // of an answer
 	At      int64  `json:"at"`
-	End     int64  `json:"end,omitempty"` // of what takes time; 0: it has not ended
+	End     int64  `json:"end,omitempty"`  // of what takes time; 0: it has not ended
+	Came    int64  `json:"came,omitempty"` // of what Redis has done: when the request for it came; At is when its reply did
 
 	Version  store.Version `json:"version,omitempty"`
 	Lease    string        `json:"lease,omitempty"`    // of what is about the lease: the lock's value

@@ -204,7 +204,7 @@ func (a *answer) Write(p []byte) (int, error) {
 func (s *site) frame(replica string, f faultproxy.Frame) faultproxy.Action {
 	if f.Phase == faultproxy.Reply && !f.Failed {
 		for _, e := range outcomes(f) {
-			e.Replica, e.At = replica, cmp.Or(e.At, now())
+			e.Replica, e.At, e.Came = replica, cmp.Or(e.At, now()), f.Came.UnixNano()
 			s.add(e)
 		}
 	}
