@@ -37,7 +37,7 @@ func (f *flight) alone(ctx context.Context) (over bool) {
 	e.mu.Lock()
 	e.publishLocked(e.newSnapshot(t, at+life), at, notLost)
 	e.mu.Unlock()
-	return f.serveOwn(t)
+	return f.serveOwn(t, at)
 }
 
 // sendAlone is send in the one place in aloneEvery. Whoever is there wants what it is for: any token.

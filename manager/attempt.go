@@ -178,7 +178,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		a.log.Info("refreshed", "outcome", outcomeStored)
 		expires := a.expires(ctx, life, sent+min(ttl, life))
 		a.publish(e.newStoredSnapshot(t, expires), sent)
-		return a.flight.serveOwn(t) || a.tooShort(life, expires)
+		return a.flight.serveOwn(t, sent) || a.tooShort(life, expires)
 	case errors.Is(err, store.ErrOlder), errors.Is(err, store.ErrDropped):
 		a.ends(outcomeObsolete, "")
 		e.fenced(ctx, "token", err)
@@ -199,7 +199,7 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 		}
 		a.kept = true
 		a.later(err, func() { a.putLater(ctx, life, t, until) })
-		return a.flight.serveOwn(t) || a.tooShort(life, a.at+life)
+		return a.flight.serveOwn(t, a.at) || a.tooShort(life, a.at+life)
 	}
 }
 

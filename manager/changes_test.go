@@ -391,3 +391,34 @@ func TestARefreshDoesNotGetWhatWasKnownWhereTheEnvironmentGoes(t *testing.T) {
 		})
 	}
 }
+
+// Nor is a token handed out then that was invalidated while it couldn't be written.
+func TestAnInvalidatedTokenIsNotHandedOutWhereTheEnvironmentGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var puts atomic.Int32
+		kit := managertest.NewFleet(t, 1, managertest.Options{
+			InMemory: true,
+			Config: func(_ int, config *manager.Config) {
+				config.Redis.AddHook(tap(func(cmd redis.Cmder) error {
+					if !isPut(cmd) {
+						return nil
+					}
+					puts.Add(1)
+					<-time.After(500 * time.Millisecond)
+					return errors.New("READONLY You can't write against a read only replica")
+				}))
+			},
+		})
+		ended := make(chan error, 1)
+		go func() { _, err := kit.Manager.Token(t.Context(), managertest.Environment); ended <- err }()
+		for puts.Load() == 0 {
+			<-time.After(10 * time.Millisecond)
+		}
+		_, err := kit.Manager.Invalidate(t.Context(), managertest.Environment, 0)
+		must(t, err)
+		must(t, kit.Manager.RemoveEnvironment(managertest.Environment))
+		if err := <-ended; !errors.As(err, new(*manager.UnknownEnvironmentError)) {
+			t.Errorf("got %v, want that there is no such environment", err)
+		}
+	})
+}

@@ -36,6 +36,7 @@ type flight struct {
 	// guarded by env.mu
 	ask                      // the most that is asked for
 	base       ask           // what is asked for beside callers who want more than any usable token
+	replaced   Version       // no answer, though above: it was to be replaced when Redis lost its history
 	askedAt    time.Duration // since when that is asked for
 	waiters    int
 	special    int               // of them, those who want more
@@ -187,7 +188,7 @@ func (e *Env) startLocked(a ask) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f := &flight{
 		env: e, conf: e.conf(), cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
-		ask: a, base: ask{above: anyVersion}, waitingFor: "for Redis",
+		ask: a, base: ask{above: anyVersion}, replaced: anyVersion, waitingFor: "for Redis",
 		askedAt: e.m.now() - 1, // all that it reads is sent after it, though the clock may not tell
 	}
 	if a.background {
@@ -298,22 +299,23 @@ func (f *flight) finishLocked(t *Token, err error) {
 	}
 }
 
-// serve ends the flight with the snapshot, if that is above all that was asked for until now.
+// serve ends the flight with the snapshot, if that is above all that was asked for until now, also before Redis lost its history.
 func (f *flight) serve() bool {
 	e := f.env
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.usableLocked(f.above)
-	if s == nil {
+	if s == nil || s.token.Version == f.replaced {
 		return false
 	}
 	f.finishLocked(s.token, nil)
 	return true
 }
 
-// serveOwn is serve for the flight's own new token, which has no snapshot if the manager was closed meanwhile, or the
-// environment taken out or changed. Who has joined since for a newer one gets that as an error.
-func (f *flight) serveOwn(t *Token) bool {
+// serveOwn is serve for the flight's own new token, known since the instant, which has no snapshot if the manager was closed meanwhile,
+// or the environment taken out or changed. Who has joined since for a newer one gets that as an error, and so do all where it was
+// invalidated.
+func (f *flight) serveOwn(t *Token, since time.Duration) bool {
 	if f.serve() {
 		return true
 	}
@@ -324,10 +326,14 @@ func (f *flight) serveOwn(t *Token) bool {
 	if e.closed {
 		gone = ErrClosed
 	}
-	if gone != nil {
-		f.finishLocked(t, gone)
+	if gone == nil {
+		return false
 	}
-	return gone != nil
+	if e.isDroppedLocked(t, since) {
+		t = nil
+	}
+	f.finishLocked(t, gone)
+	return true
 }
 
 // passOver asks for a token above one that is alive in Redis, but not here, where its life only shrinks.

@@ -2,14 +2,18 @@ package manager_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/manager/managertest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -101,4 +105,57 @@ func TestTheLeaseIsKeptWhileATokenCannotBeStored(t *testing.T) {
 		s, err := f.managers[1].Status(ctx, env)
 		return err == nil && s.Lock.Holder == nil
 	})
+}
+
+// Redis has lost its history and takes no writes. Who wants another token than the one at hand, which is all that there is, is told so: that
+// token was above all that Redis knows of, and no answer. And the replica doesn't read again and again.
+func TestALostHistoryMakesNoAnswerOfTheTokenThatIsToBeReplaced(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *manager.Manager) (*manager.Token, error){
+		"a longer life": tokenFor(25 * time.Second),
+		"a refresh": func(ctx context.Context, m *manager.Manager) (*manager.Token, error) {
+			return m.Refresh(ctx, managertest.Environment)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var readOnly atomic.Bool
+				var reads atomic.Int64
+				kit := managertest.NewFleet(t, 1, managertest.Options{
+					InMemory: true, Endpoint: mockendpoint.Options{Life: 30 * time.Second},
+					Config: func(_ int, c *manager.Config) {
+						c.Redis.AddHook(tap(func(cmd redis.Cmder) error {
+							if <-time.After(time.Millisecond); isRead(cmd) {
+								reads.Add(1)
+							} else if readOnly.Load() {
+								return errors.New("READONLY You can't write against a read only replica")
+							}
+							return nil
+						}))
+					},
+				})
+				first, err := kit.Manager.Token(t.Context(), managertest.Environment)
+				if err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(8 * time.Second)
+				must(t, kit.Redis.FlushAll(t.Context()).Err())
+				readOnly.Store(true)
+				reads.Store(0)
+				for range 50 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					if tok, err := call(ctx, kit.Manager); err == nil {
+						t.Errorf("got %v, which was to be replaced", tok)
+					}
+					cancel()
+					<-time.After(100 * time.Millisecond)
+				}
+				if n := reads.Load(); n > 100 {
+					t.Errorf("%d reads for 50 calls", n)
+				}
+				if tok, err := kit.Manager.Token(t.Context(), managertest.Environment); err != nil || tok.Version != first.Version {
+					t.Errorf("Token: %v, %v; want the one at hand", tok, err)
+				}
+			})
+		})
+	}
 }

@@ -135,7 +135,7 @@ func (f *flight) view(r *store.Record, sent time.Duration) view {
 	f.lessened = false
 	if sent > f.askedAt && r.Mark.Issued < f.above && (r.Stored() == nil || r.Stored().Version < f.above) {
 		// Redis lost its history, and not just the mark: what it issues from here on may be lower.
-		f.above = anyVersion
+		f.above, f.replaced = anyVersion, f.above
 	}
 	// Since when, by Redis's clock, in terms of ours: at the latest the age before the reply, at the earliest before the
 	// request. The earliest, so that nothing older than the call passes for its outcome.
