@@ -31,6 +31,7 @@ type stats struct{ calls, asks, commands, stored, failures, served, rotations, r
 type truth struct {
 	issuedBy map[store.Version]*issue // versions, since Redis last lost its history
 	texts    map[store.Version]string // of what each version is
+	doubles  map[store.Version]bool   // given to two tokens: Redis forgot, and its clock was set back
 	stored   map[store.Version]bool   // whether it ever stood in Redis
 	failures map[store.Version]time.Duration
 	dropped  store.Version // the highest invalidation there ever was
@@ -83,8 +84,8 @@ func newChecker(w *world) *checker {
 	c := &checker{w: w, envs: map[string]*truth{}, rate: map[string]*rate{}}
 	for _, env := range w.setup.envs {
 		c.envs[env] = &truth{
-			issuedBy: map[store.Version]*issue{}, texts: map[store.Version]string{}, stored: map[store.Version]bool{},
-			failures: map[store.Version]time.Duration{}, uses: map[store.Version]*use{}, byToken: map[string][]*use{},
+			issuedBy: map[store.Version]*issue{}, texts: map[store.Version]string{}, doubles: map[store.Version]bool{},
+			stored: map[store.Version]bool{}, failures: map[store.Version]time.Duration{}, uses: map[store.Version]*use{}, byToken: map[string][]*use{},
 		}
 	}
 	return c
@@ -246,8 +247,12 @@ func (c *checker) marksGrow(o *op, before, after state) {
 	}
 }
 
-// ownLock: nobody takes a lock away from its holder.
+// ownLock: nobody takes a lock away from its holder, nor some of its time: not even a copy of the command that took it.
 func (c *checker) ownLock(o *op, before, after state) {
+	takes := o.what == "acquire" || o.what == "claim"
+	if takes && after.lock == before.lock && after.lockTTL < before.lockTTL && before.lockTTL <= c.w.setup.lease(o.about) {
+		c.w.violated("a lock is its holder's", "%s's %s left %v of the %v of %s", o.r.name, o, after.lockTTL, before.lockTTL, before.lock)
+	}
 	if before.lock == "" || after.lock == before.lock && (after.lockTTL <= before.lockTTL || before.lockTTL < 0) {
 		return
 	}
@@ -312,9 +317,8 @@ func (c *checker) needless(r *replica, env string, s state) string {
 		return ""
 	case s.token.ttl <= s.token.life/2+time.Second:
 		return ""
-	case k.token != nil && k.token.Version == s.token.number && k.token.AccessToken.Reveal() != s.token.text &&
-		w.history > 0 && len(w.clockMoves) > 0:
-		return "" // Redis forgot, and its clock was set back: the version was given to two tokens
+	case c.envs[env].doubles[s.token.number]:
+		return "" // who knows the other one by that version keeps it, and has an end for it
 	case w.clockMovedSince(truth.at - w.site.ahead - w.setup.policy.EndpointTimeout), r.jumpedAt > 0 && w.now()-r.jumpedAt < s.token.life:
 		return "" // by the clock that says less it may have ended
 	}
@@ -372,8 +376,11 @@ func (c *checker) put(o *op, kind string, before, after state) {
 			text = o.args[i+1]
 		}
 	}
-	if old, ok := t.texts[v]; ok && old != text && (c.w.history == 0 || len(c.w.clockMoves) == 0) {
-		c.w.violated("a version is one token", "%s is %s and %s", c.w.number(v), old, text)
+	if old, ok := t.texts[v]; ok && old != text {
+		if c.w.history == 0 || len(c.w.clockMoves) == 0 {
+			c.w.violated("a version is one token", "%s is %s and %s", c.w.number(v), old, text)
+		}
+		t.doubles[v] = true
 	}
 	t.texts[v] = text
 	if after.failure.version != "" && after.token.version != before.token.version {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -12,6 +13,7 @@ type weather struct {
 	lost             float64       // a request that doesn't arrive
 	unanswered       float64       // a command whose reply is lost
 	twice            float64       // a command that is executed twice
+	copied           float64       // one that is executed again later, when its outcome is long known
 	eventLost        float64
 	eventTwice       float64
 }
@@ -97,6 +99,7 @@ func (w *world) atRedis(o *op) {
 		r.trouble()
 		reply = again
 	}
+	w.copyLater(o)
 	back := w.weather.way(o.rng) + r.toRedis.slow
 	if back > slowIsTrouble {
 		r.trouble()
@@ -110,6 +113,23 @@ func (w *world) atRedis(o *op) {
 		return
 	}
 	w.in(back, func() { w.deliver(o, reply) })
+}
+
+// copyLater may have a command executed once more, up to five seconds later: its first sending was stuck on a connection that the
+// client has given up, whatever has become of the client.
+func (w *world) copyLater(o *op) {
+	rng := w.draw(fmt.Sprint("copy ", o.r.number, " ", o.what, " ", o.about, " ", o.n))
+	if rng.Float64() >= w.weather.copied {
+		return
+	}
+	w.in(upTo(rng, 5*time.Second), func() {
+		if w.peace || w.down != up {
+			return
+		}
+		o.r.trouble()
+		w.say("a copy of a command arrives:")
+		w.execute(o)
+	})
 }
 
 // execute runs a command on Redis, between two looks at what is there.

@@ -54,6 +54,7 @@ var allMistakes = []mistake{
 	},
 	{name: "a first look takes another's lease", file: "store/lua/read.lua", old: "and lock_ttl == -2 and grant_ttl == -2)", new: "and grant_ttl == -2)"},
 	{name: "a first look takes the lease in spite of a failure", file: "store/lua/read.lua", old: "and failure_ttl == -2 and lock_ttl == -2", new: "and lock_ttl == -2"},
+	{from: 190, name: "a copy of a first look takes its lease anew", file: "store/lua/claim.lua", old: "(own or not redis.pcall(", new: "(not redis.pcall("},
 	{name: "a lease isn't renewed", file: "lock/lock.go", old: "timer := time.NewTimer(l.length / 3)", new: "timer := time.NewTimer(100 * l.length)"},
 	{name: "a failure binds though it is local", file: "manager/decide.go", old: "return len(reporters(f)) >= unreachableQuorum", new: "return true"},
 	{name: "a backoff binds nobody", file: "manager/decide.go", old: "case !v.failureIsOld && binds(", new: "case v.sent < 0 && binds("},

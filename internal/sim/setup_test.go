@@ -93,6 +93,9 @@ func newSetup(seed uint64) setup {
 	if seed%7 == 4 { // callers who need a token for longer, in a part of the seeds, so that the others stay as they are
 		s.mix.longer = 200
 	}
+	if seed%5 == 3 { // in a part of them, as above
+		s.weather.copied = 0.1
+	}
 	s.mood.same, s.mood.revokes = rng.IntN(8) == 0, rng.IntN(8) == 0
 	kinds := faultKinds[:siteFaults]
 	if rng.IntN(3) > 0 {
