@@ -100,9 +100,8 @@ func (m *Manager) readMany(envs []*Env) {
 		e.look.state = lookReading
 		e.mu.Unlock()
 	}
-	sent := m.now()
-	m.store.ReadEach(context.WithoutCancel(m.ctx), names, func(i int, r *store.Record, err error) {
-		envs[i].looked(m.ctx, r, sent, err)
+	m.store.ReadEach(context.WithoutCancel(m.ctx), names, func(i int, r *store.Record, sent time.Time, err error) {
+		envs[i].looked(m.ctx, r, sent.Sub(m.base), err)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -25,7 +26,7 @@ func (s *Store) ReadMany(ctx context.Context, envs []string) ([]*Record, error) 
 	records := make([]*Record, 0, len(envs))
 	for chunk := range slices.Chunk(envs, readsAtOnce) {
 		var failed error
-		s.ReadEach(ctx, chunk, func(_ int, r *Record, err error) {
+		s.ReadEach(ctx, chunk, func(_ int, r *Record, _ time.Time, err error) {
 			records, failed = append(records, r), cmp.Or(failed, err)
 		})
 		if failed != nil {
@@ -36,12 +37,13 @@ func (s *Store) ReadMany(ctx context.Context, envs []string) ([]*Record, error) 
 }
 
 // ReadEach is [Store.Read] for a few hundred environments at most, in one round trip, or two where a server has lost the
-// script; f is called with what became of each, in their order. What fails for one alone, a slot that is moving, is read once
-// more by itself.
-func (s *Store) ReadEach(ctx context.Context, envs []string, f func(i int, r *Record, err error)) {
+// script; f is called with what became of each, in their order, and an instant just before the request that brought it. What fails for
+// one alone, a slot that is moving, is read once more by itself.
+func (s *Store) ReadEach(ctx context.Context, envs []string, f func(i int, r *Record, sent time.Time, err error)) {
+	sent := time.Now()
 	if len(envs) == 1 {
 		r, err := s.Read(ctx, envs[0])
-		f(0, r, err)
+		f(0, r, sent, err)
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
@@ -49,22 +51,26 @@ func (s *Store) ReadEach(ctx context.Context, envs []string, f func(i int, r *Re
 	replies, failed := s.pipeline(limited, envs)
 	if isNoScript(failed) {
 		s.known.forget()
+		sent = time.Now()
 		replies, failed = s.pipeline(limited, envs)
 	}
 	if failed != nil {
 		s.unreachable(ctx, failed)
 	}
 	for i, env := range envs {
-		r, err := s.readOne(ctx, env, replies[i])
-		f(i, r, err)
+		reply, err := replies[i].Slice()
+		if _, answered := errors.AsType[redis.Error](err); answered {
+			asked := time.Now()
+			r, err := s.Read(ctx, env)
+			f(i, r, asked, err)
+			continue
+		}
+		r, err := s.decodeOne(env, reply, err)
+		f(i, r, sent, err)
 	}
 }
 
-func (s *Store) readOne(ctx context.Context, env string, answer *redis.Cmd) (*Record, error) {
-	reply, err := answer.Slice()
-	if _, answered := errors.AsType[redis.Error](err); answered {
-		return s.Read(ctx, env)
-	}
+func (s *Store) decodeOne(env string, reply []any, err error) (*Record, error) {
 	if err == nil && len(reply) < readReply {
 		err = fmt.Errorf("a reply of %d elements instead of %d", len(reply), readReply)
 	}

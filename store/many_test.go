@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -71,5 +72,46 @@ func TestReadManyOfARedisThatIsAway(t *testing.T) {
 	var status *store.StatusError
 	if records, err := s.ReadMany(t.Context(), []string{"prod"}); !errors.As(err, &status) || records != nil {
 		t.Errorf("got %v, %v; want a StatusError", records, err)
+	}
+}
+
+// slow has the answers of a pipeline come late, the second of which is that its slot is moving.
+type slow struct{ by time.Duration }
+
+func (slow) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (slow) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (h slow) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if err := next(ctx, cmds); err != nil || cmds[0].Name() == "hello" {
+			return err
+		}
+		<-time.After(h.by)
+		cmds[1].SetErr(tryAgain{})
+		return tryAgain{}
+	}
+}
+
+type tryAgain struct{}
+
+func (tryAgain) Error() string { return "TRYAGAIN Multiple keys request during rehashing of slot" }
+func (tryAgain) RedisError()   {}
+
+// What is left of a life counts from the request that brought it: for who is read again by himself, from that.
+func TestReadEachSaysWhenItAsked(t *testing.T) {
+	rdb := redistest.Mini(t)
+	rdb.AddHook(slow{100 * time.Millisecond})
+	s, err := store.New(rdb, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked []time.Time
+	s.ReadEach(t.Context(), []string{"a", "moving", "c"}, func(_ int, r *store.Record, sent time.Time, err error) {
+		if r == nil || err != nil {
+			t.Errorf("%v, %v", r, err)
+		}
+		asked = append(asked, sent)
+	})
+	if len(asked) != 3 || asked[0] != asked[2] || asked[1].Sub(asked[0]) < 100*time.Millisecond {
+		t.Errorf("asked at %v, want the second one 100 ms later", asked)
 	}
 }
