@@ -651,7 +651,8 @@ func (c *checker) answeredWithToken(call *call, k *known) {
 		w.violated("no token after its invalidation is known", "%s got %s, and knew before that all up to %s is dropped", r.name,
 			w.number(t.Version), w.number(call.dropped))
 	}
-	if old := call.after; old != nil && t.Version != 0 && t.Version < old.Version && !c.forgotten(call.env, old.Version) && c.envs[call.env].stored[old.Version] {
+	if old := call.after; old != nil && t.Version != 0 && t.Version < old.Version && !c.forgotten(call.env, old.Version) && c.envs[call.env].stored[old.Version] &&
+		(w.history == 0 || len(w.clockMoves) == 0) { // else the higher version may have been given once more
 		w.violated("versions don't go back", "%s got %s after %s", r.name, w.number(t.Version), w.number(old.Version))
 	}
 	if call.kind == "refresh" && call.after != nil && t.Version != 0 && t.Version <= call.after.Version && !c.forgotten(call.env, call.after.Version) &&
@@ -756,8 +757,10 @@ func (c *checker) converged(call *call, stored state) {
 		w.violated("all converge", "%s has %s, though %s stood in Redis %v before", r.name, w.number(call.token.Version),
 			w.number(stored.token.number), w.now()-call.begun+5*time.Second)
 	default:
-		// Where nothing is stored, what a replica has is as good as before.
-		if s := w.look(call.env); s.token.number > 0 && call.token.Version > max(s.stored, s.token.number) && !w.clockMovedSince(0) {
+		// Where nothing is stored, what a replica has is as good as before; better than what is, where Redis has forgotten an
+		// invalidation of that, and the replica hasn't.
+		s := w.look(call.env)
+		if s.token.number > c.envs[call.env].dropped && call.token.Version > max(s.stored, s.token.number) && !w.clockMovedSince(0) {
 			w.violated("all converge", "%s has %s, though %s is the last that Redis knows of", r.name, w.number(call.token.Version),
 				w.number(max(s.stored, s.token.number)))
 		}
