@@ -61,7 +61,8 @@ func (f *flight) readOrClaim(ctx context.Context, sent time.Duration) (*store.Re
 	key := m.store.Keys(env).Lock
 	switch {
 	case err != nil:
-	case ctx.Err() != nil: // nobody waits for it any more
+	case ctx.Err() != nil: // nobody waits for it any more; but it may tell of an invalidation
+		f.env.observe(r, sent)
 		err = context.Cause(ctx)
 	case time.Since(began) > lasts/2: // too late: it might end before it is renewed
 		err = &store.StatusError{Op: "read", Key: key, Err: os.ErrDeadlineExceeded}

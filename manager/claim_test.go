@@ -9,12 +9,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/onetoken/onetoken/internal/redistest"
 	"github.com/onetoken/onetoken/manager"
+	"github.com/onetoken/onetoken/manager/managertest"
 	"github.com/onetoken/onetoken/manager/mockendpoint"
 )
 
@@ -700,5 +702,45 @@ func (f *fleet) unlocked() {
 	eventually(f.t, 5*time.Second, "the lease is given back", func() bool {
 		n, err := f.rdb.Exists(f.t.Context(), key("lock")).Result()
 		return err == nil && n == 0
+	})
+}
+
+// A look that took the lease for callers who had left by then isn't thrown away: what it tells of an invalidation counts.
+func TestALookThatComesTooLateTellsOfAnInvalidation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var looked atomic.Bool
+		goOn := make(chan struct{})
+		kit := managertest.NewFleet(t, 2, managertest.Options{
+			InMemory: true,
+			Config: func(i int, c *manager.Config) {
+				if i > 0 {
+					return
+				}
+				c.Redis.AddHook(around(func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+					if isClaim(cmd) && !looked.Swap(true) {
+						<-goOn
+						ctx = context.WithoutCancel(ctx) // the reply is there just when the flight ends
+					}
+					return next(ctx, cmd)
+				}))
+			},
+		})
+		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := kit.Manager.Token(short, managertest.Environment); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v, want that the caller has left", err)
+		}
+		_, err := kit.Managers[1].Token(t.Context(), managertest.Environment)
+		must(t, err)
+		tok, err := kit.Manager.Token(t.Context(), managertest.Environment)
+		must(t, err)
+		k := kit.Store.Keys(managertest.Environment)
+		must(t, kit.Redis.HSet(t.Context(), k.Mark, "dropped", tok.Version.String()).Err())
+		must(t, kit.Redis.Del(t.Context(), k.Token).Err())
+		close(goOn)
+		<-time.After(100 * time.Millisecond)
+		if newer, err := kit.Manager.Token(t.Context(), managertest.Environment); err != nil || newer.Version <= tok.Version {
+			t.Errorf("got %v, %v; want a newer token than %v, which was invalidated", newer, err, tok)
+		}
 	})
 }

@@ -368,10 +368,12 @@ func (m *Manager) Logout(ctx context.Context, env string, revoke func(ctx contex
 		return false, err
 	}
 	for ctx.Err() == nil {
+		sent := m.now()
 		r, err := m.store.Read(ctx, env)
 		if err != nil {
 			return false, e.grantFailed(ctx, err)
 		}
+		e.observe(r, sent)
 		if r.Grant != nil && r.Grant.Err != nil && revoke != nil {
 			return false, e.loginError(r.Grant.Err.Error(), r.Grant.Err)
 		}
