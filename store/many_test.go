@@ -86,15 +86,15 @@ func (h slow) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 			return err
 		}
 		<-time.After(h.by)
-		cmds[1].SetErr(tryAgain{})
-		return tryAgain{}
+		cmds[1].SetErr(tryAgainError{})
+		return tryAgainError{}
 	}
 }
 
-type tryAgain struct{}
+type tryAgainError struct{}
 
-func (tryAgain) Error() string { return "TRYAGAIN Multiple keys request during rehashing of slot" }
-func (tryAgain) RedisError()   {}
+func (tryAgainError) Error() string { return "TRYAGAIN Multiple keys request during rehashing of slot" }
+func (tryAgainError) RedisError()   {}
 
 // What is left of a life counts from the request that brought it: for who is read again by himself, from that.
 func TestReadEachSaysWhenItAsked(t *testing.T) {

@@ -78,6 +78,8 @@ func (c *checker) needsLogin(r *replica, g grantState) string {
 		return "there is none"
 	case g.refused != 0:
 		return "it was refused: " + g.reason
+	case g.text == "":
+		return "nothing is left of it"
 	}
 	return ""
 }
