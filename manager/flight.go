@@ -36,7 +36,7 @@ type flight struct {
 	// guarded by env.mu
 	ask                      // the most that is asked for
 	base       ask           // what is asked for beside callers who want more than any usable token
-	replaced   Version       // no answer, though above: it was to be replaced when Redis lost its history
+	replaced   Version       // no answer, though above: it was to be replaced when Redis lost its history; 0: there is none
 	askedAt    time.Duration // since when that is asked for
 	waiters    int
 	special    int               // of them, those who want more
@@ -188,7 +188,7 @@ func (e *Env) startLocked(a ask) *flight {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	f := &flight{
 		env: e, conf: e.conf(), cancel: cancel, poke: make(chan struct{}, 1), done: make(chan struct{}),
-		ask: a, base: ask{above: anyVersion}, replaced: anyVersion, waitingFor: "for Redis",
+		ask: a, base: ask{above: anyVersion}, waitingFor: "for Redis",
 		askedAt: e.m.now() - 1, // all that it reads is sent after it, though the clock may not tell
 	}
 	if a.background {
@@ -305,7 +305,7 @@ func (f *flight) serve() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.usableLocked(f.above)
-	if s == nil || s.token.Version == f.replaced {
+	if s == nil || f.replaced != 0 && s.token.Version == f.replaced {
 		return false
 	}
 	f.finishLocked(s.token, nil)
