@@ -94,7 +94,6 @@ var allMistakes = []mistake{
 	},
 	{rotates: true, name: "the lease isn't renewed before a refresh token is sent", file: "manager/attempt.go", old: "	if a.use == nil {\n		return false, false", new: "	if a.use != nil || a.lease == nil {\n		return false, false"},
 	{rotates: true, name: "a failure leaves the refresh token taken", file: "store/lua/fail.lua", old: "  settle_grant(KEYS[4], v)\n", new: ""},
-	{from: 1228, rotates: true, name: "a failure frees a refresh token whose successor isn't written", file: "manager/attempt.go", old: "if a.grant != nil && !a.grantKept {", new: "if a.grant != nil && a.env == nil {"},
 	{from: 10, rotates: true, name: "a late write ends with the token's life", file: "manager/attempt.go", old: "		end = never\n", new: "		end += 0\n"},
 	{rotates: true, name: "a configured refresh token is always new", file: "manager/grant.go", old: `return v.label != "" && !g.HasLabel(v.label)`, new: `return v.label != "" && g != nil`},
 	{from: 18, rotates: true, name: "a login ignores an attempt under way", file: "store/lua/adopt.lua", old: " or version(g[2]) > v then", new: " then"},
