@@ -166,10 +166,9 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	a.granted(reply.RefreshToken, reply.RefreshExpiresIn)
 	life := a.conf.policy.life(reply.ExpiresIn)
 	t := a.conf.newToken(e, reply, a.issue, life, took)
-	var ttl time.Duration
+	var ttl, sent time.Duration
 	err := store.ErrExpired
-	sent := e.m.now()
-	if life >= minLife && life-(sent-a.at) > a.conf.policy.margin(life) {
+	if life >= minLife && a.lasts(life, a.at+life) {
 		ttl, sent, err = a.put(ctx, life, t)
 	}
 	switch {
@@ -203,14 +202,19 @@ func (a *attempt) fetched(ctx context.Context, reply *Reply, took time.Duration)
 	}
 }
 
+// lasts reports whether a token that ends at the instant can still be handed out for a while.
+func (a *attempt) lasts(life, expires time.Duration) bool {
+	return expires-a.env.m.now() > a.conf.policy.margin(life)
+}
+
 // expires is when the token, stored, ends: at the instant, by the write's own reply. A write that took long says less than there is
 // left. Where that would be too little to be handed out, a look says more, as it does to all others.
 func (a *attempt) expires(ctx context.Context, life, written time.Duration) time.Duration {
-	e := a.env
-	sent := e.m.now()
-	if written-sent > a.conf.policy.margin(life) {
+	if a.lasts(life, written) {
 		return written
 	}
+	e := a.env
+	sent := e.m.now()
 	r, err := e.m.store.Read(ctx, e.name)
 	if err != nil || r.Token == nil || r.Token.Version != a.issue.Version {
 		return written
@@ -221,8 +225,7 @@ func (a *attempt) expires(ctx context.Context, life, written time.Duration) time
 // tooShort ends the flight if the token, stored, is already too near its end to be handed out: to ask at once for the next
 // one would be a loop. The fleet is not told: a failure no newer than the stored token is none.
 func (a *attempt) tooShort(life, expires time.Duration) (over bool) {
-	e := a.env
-	if expires-e.m.now() > a.conf.policy.margin(life) {
+	if a.lasts(life, expires) {
 		return false
 	}
 	failed := &endpoint.Error{Code: endpoint.CodeBadReply, Message: "the token was too near its end once it was stored"}

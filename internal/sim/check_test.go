@@ -31,7 +31,7 @@ type stats struct{ calls, asks, commands, stored, failures, served, rotations, r
 type truth struct {
 	issuedBy map[store.Version]*issue // versions, since Redis last lost its history
 	texts    map[store.Version]string // of what each version is
-	doubles  map[store.Version]bool   // given to two tokens: Redis forgot, and its clock was set back
+	doubles  map[store.Version]bool   // given to two tokens: see mayRepeat
 	stored   map[store.Version]bool   // whether it ever stood in Redis
 	failures map[store.Version]time.Duration
 	dropped  store.Version // the highest invalidation there ever was
@@ -377,7 +377,7 @@ func (c *checker) put(o *op, kind string, before, after state) {
 		}
 	}
 	if old, ok := t.texts[v]; ok && old != text {
-		if c.w.history == 0 || len(c.w.clockMoves) == 0 {
+		if !c.w.mayRepeat() {
 			c.w.violated("a version is one token", "%s is %s and %s", c.w.number(v), old, text)
 		}
 		t.doubles[v] = true
@@ -584,6 +584,9 @@ func (c *checker) expects(r *replica, env string, k *known) *expectation {
 	return &expectation{t.Version, left}
 }
 
+// mayRepeat reports whether versions may have been given once more: Redis forgot them, and its clock was set back.
+func (w *world) mayRepeat() bool { return w.history > 0 && len(w.clockMoves) > 0 }
+
 // forgotten reports whether Redis lost some of its history since the version was issued.
 func (c *checker) forgotten(env string, v store.Version) bool {
 	i := c.envs[env].issuedBy[v]
@@ -652,7 +655,7 @@ func (c *checker) answeredWithToken(call *call, k *known) {
 			w.number(t.Version), w.number(call.dropped))
 	}
 	if old := call.after; old != nil && t.Version != 0 && t.Version < old.Version && !c.forgotten(call.env, old.Version) && c.envs[call.env].stored[old.Version] &&
-		(w.history == 0 || len(w.clockMoves) == 0) { // else the higher version may have been given once more
+		!w.mayRepeat() {
 		w.violated("versions don't go back", "%s got %s after %s", r.name, w.number(t.Version), w.number(old.Version))
 	}
 	if call.kind == "refresh" && call.after != nil && t.Version != 0 && t.Version <= call.after.Version && !c.forgotten(call.env, call.after.Version) &&
